@@ -21,7 +21,7 @@ TESTS := OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
 
-.PHONY: demo fleet test test-slow check light-tests coverage studies ui bench docs wheel lint format tables-lock studies-lock clean forget
+.PHONY: demo fleet test test-slow check light-tests coverage studies ui bench docs wheel lint format tables-lock studies-lock replay clean forget
 .SECONDARY:
 
 demo: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
@@ -76,6 +76,10 @@ tables-lock: $(DEV)  ## update tables.lock after a version was raised; equal con
 studies-lock: $(DEV)  ## the same for the tables of a study: make studies-lock STUDY=direction
 	@[ "$(origin STUDY)" = "command line" ] || { echo "name the study: make studies-lock STUDY=<direction, policy_search or time_r1>" >&2; exit 2; }
 	$(BIN)/python -m tsfm_pipeline.studies.$(STUDY).lock_tables $(ARGS)
+
+replay: $(STUDIES)  ## make a recorded run of the study time_r1 again and compare its digests: make replay HASH=3f9c
+	@[ "$(origin HASH)" = "command line" ] || { echo "name the run: make replay HASH=<how its hash begins> (tsfm-pipeline time-r1 runs lists them)" >&2; exit 2; }
+	$(BIN)/tsfm-pipeline time-r1 replay $(HASH)
 
 clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports, logs; never data/records
 	rm -rf $(VENV) .dagster site

@@ -1,9 +1,9 @@
 """Sources of checkpoints, and the checks that the loaded checkpoint is the intended one.
 
-What belongs here: the registered checkpoints, local directories, downloads, digests, licences, and
-the check that tensors fit an architecture. What does not: the use of the tensors (`model`), and
-training (`pretraining`). Weights are read only from safetensors files, because opening a pickled
-file runs code. Importing this module does not import torch.
+What belongs here: the registered checkpoints, local directories, downloads, digests, licences,
+stages, and the check that tensors fit an architecture. What does not: the use of the tensors
+(`model`), and training (`pretraining`). Weights are read only from safetensors files, because
+opening a pickled file runs code. Importing this module does not import torch.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+CARD_FILE = "MODEL_CARD.md"
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 DEFAULT_CONTEXT_LIMIT = 16_384
 N_LISTED = 8
+
+
+Stage = Literal["candidate", "promoted"]
+"""Of a checkpoint that a study trained. candidate: written, and used by nothing. promoted: its
+study's gate found that it does what it is for, so that it may take the place of the shipped one."""
 
 
 class CheckpointError(ValueError):
@@ -51,6 +57,24 @@ class CheckpointEntry(BaseModel):
     dims: dict[str, int] | None = Field(
         default=None, description="fields of `Architecture`; None: read from its config.json"
     )
+
+
+class StagedCheckpoint(BaseModel):
+    """A checkpoint of any architecture with a stage, verified: its digest is the stated one.
+
+    config: its whole config.json, in which `stage` stands.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    stage: Stage
+    sha256: str
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
 
 class CheckpointInfo(BaseModel):
@@ -140,6 +164,39 @@ def checkpoint_digest(name_or_path: str | Path) -> str:
     return _digest(
         local_weights(entry) if entry.hub_id is None else _download(entry, entry.revision)
     )
+
+
+def staged_checkpoint(folder: Path) -> StagedCheckpoint:
+    """Return the checkpoint of a folder with model.safetensors, config.json and MODEL_CARD.md,
+    verified without loading its tensors.
+
+    Raises CheckpointError for an absent or pickled file, for another digest than the stated one,
+    and where no stage is stated.
+    """
+    weights = local_weights(CheckpointEntry(name=folder.name, path=folder, licence="unknown"))
+    absent = [name for name in (CONFIG_FILE, CARD_FILE) if not (folder / name).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{folder}: no {' and no '.join(absent)}; a checkpoint of the registry is a directory "
+            f"with {WEIGHTS_FILE}, {CONFIG_FILE} and {CARD_FILE}"
+        )
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        stated = StagedCheckpoint(
+            folder=folder, stage=config["stage"], sha256=config["sha256"], config=config
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: {error}; it must be JSON with `sha256`, and with `stage`: "
+            "candidate or promoted"
+        ) from error
+    digest = _digest(weights)
+    if digest != stated.sha256:
+        raise CheckpointError(
+            f"{weights}: its sha256 is {digest}, expected {stated.sha256}: the file was altered or "
+            "is another version"
+        )
+    return stated
 
 
 def read_tensors(path: Path) -> "dict[str, torch.Tensor]":

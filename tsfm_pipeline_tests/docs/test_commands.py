@@ -33,6 +33,7 @@ MARKET_RUN = "studies/direction/test_definitions.py::test_a_small_market_runs_fr
 TIME_R1 = (
     "studies/time_r1/test_r1_definitions.py::test_the_commands_show_recipes_data_sets_and_measures"
 )
+R1_REPLAY = "studies/time_r1/test_r1_replay.py::test_"
 SERVED = "docs/test_serving.py::test_every_command_of_the_page_is_answered_as_it_says"
 RUN_WHOLE = {
     "your-own-fleet.md": OWN_FLEET,
@@ -78,6 +79,12 @@ COVERED = {
     "--partition sp500": MARKET_RUN,
     "tsfm-pipeline time-r1 list": TIME_R1,
     "tsfm-pipeline time-r1 datasets": TIME_R1,
+    "tsfm-pipeline time-r1 runs": f"{R1_REPLAY}a_run_leaves_one_record_of_what_it_was_made_from",
+    "tsfm-pipeline time-r1 replay 3f9c": f"{R1_REPLAY}a_replay_from_the_stored_configuration_is_identical_to_the_byte",
+    "make replay HASH=3f9c": f"{R1_REPLAY}make_replay_asks_for_the_hash",
+    "tsfm-pipeline time-r1 register 3f9c": f"{R1_REPLAY}a_candidate_is_written_by_the_command_and_judged_by_the_gate",
+    "tsfm-pipeline time-r1 checkpoints": f"{R1_REPLAY}a_promoted_checkpoint_is_in_use_until_another_one_is_promoted",
+    "tsfm-pipeline time-r1 promote etth1-3f9c0a1b-grip": f"{R1_REPLAY}a_candidate_is_written_by_the_command_and_judged_by_the_gate",
     "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }
 """Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file

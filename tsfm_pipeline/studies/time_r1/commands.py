@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tsfm_pipeline.cli.screen import alarm, plain_errors, say, show
+from tsfm_pipeline.cli.screen import Status, alarm, plain_errors, say, show
 
 application = typer.Typer(
     help="The study of slow thinking: does a language model improve a forecast by thinking?",
@@ -19,6 +19,10 @@ application = typer.Typer(
     rich_markup_mode=None,
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a recipe: the stem of its YAML file")]
+Hash = Annotated[
+    str,
+    typer.Argument(metavar="HASH", help="the hash of a run, or how it begins: 4 digits or more"),
+]
 
 
 @application.callback()
@@ -107,6 +111,82 @@ def export_mlflow_command(name: Name) -> None:
         exported = export(Settings(), name)
     done = "written" if exported.is_new else "is there already"
     say(f"{exported.store}: run {exported.run_id} {done}", "green")
+
+
+@application.command("runs")
+def runs_command() -> None:
+    """List the recorded runs, oldest first: what `replay` and `register` take."""
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.shown import run_rows
+
+        rows = run_rows(Settings())
+    columns = ("hash", "UTC", "recipe", "data set", "windows", "MASE", "over its draft (95 %)")
+    show("runs", columns, rows)
+
+
+@application.command("replay")
+def replay_command(hash_: Hash) -> None:
+    """Make a recorded run again from its stored configuration, in a temporary folder, and compare
+    the digests of samples, adapters and metrics. Exit status: 0 if all are equal, 1 if one differs,
+    2 if the run cannot be made again.
+    """
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.replay import replay
+        from tsfm_pipeline.studies.time_r1.shown import replay_rows
+
+        done = replay(Settings(), hash_, alarm)
+        rows = replay_rows(done)
+    show(f"replay of run {done.record.hash}", ("what", "recorded", "here", ""), rows)
+    if not done.equal:
+        raise typer.Exit(Status.PROBLEMS)
+
+
+@application.command("register")
+def register_command(
+    hash_: Hash,
+    variant: Annotated[str, typer.Option(help="grip, grpo, sft_draft or sft_more")] = "grip",
+) -> None:
+    """Write the policy of a recorded run as a checkpoint of stage candidate, and print its name."""
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.checkpoints import register
+
+        written = register(Settings(), hash_, variant)
+    say(written.name, "green")
+    alarm(f"{written.stage}: {written.folder}")
+
+
+@application.command("checkpoints")
+def checkpoints_command() -> None:
+    """List the registered checkpoints, their stage, and what the gate found of promoted ones."""
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.shown import checkpoint_rows
+
+        rows = checkpoint_rows(Settings())
+    columns = ("checkpoint", "stage", "run", "variant", "over its draft (95 %)", "in use")
+    show("checkpoints", columns, rows)
+
+
+@application.command("promote")
+def promote_command(
+    checkpoint: Annotated[str, typer.Argument(help="a name that `checkpoints` lists")],
+) -> None:
+    """Judge a checkpoint on validation windows, and promote it if slow thinking with it is better
+    than its draft. Exit status: 0 if it is promoted, 1 if it is refused.
+    """
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.promotion import promote
+
+        verdict = promote(Settings(), checkpoint, alarm)
+    for reason in verdict.reasons:
+        alarm(f"refused: {reason}")
+    if not verdict.promoted:
+        raise typer.Exit(Status.PROBLEMS)
+    say(f"promoted: MASE of slow thinking over that of its draft is {verdict.gain}", "green")
 
 
 @application.command("train-base")

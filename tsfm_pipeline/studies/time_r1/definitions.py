@@ -36,14 +36,14 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace
     ) -> dg.MaterializeResult:
         """Does a language model improve a forecast by thinking about it?"""
-        from tsfm_pipeline.studies.time_r1.operations import report_of
+        from tsfm_pipeline.studies.time_r1.operations import finish
         from tsfm_pipeline.studies.time_r1.report import words
         from tsfm_pipeline.studies.time_r1.report.page import FIGURES
         from tsfm_pipeline.studies.time_r1.report.sections import summary
 
         experiment = SCOPE.open(workspace.settings, context.partition_key, context.run_id)
         with holding(context, RECIPE, experiment):
-            report, page = report_of(experiment)
+            report, page = finish(experiment)
         drawn = ((draw.__name__, draw(report)) for draw in FIGURES)
         answer = words.verdict_answer(report).sentence
         return dg.MaterializeResult(

@@ -40,8 +40,8 @@ Log = Callable[[str], Any]
 
 
 def run_recipe(settings: Settings, name: str, log: Log = lambda _: None) -> Path:
-    """Make the tables of a recipe that are missing or stale, and its report; return the report's
-    page.
+    """Make the tables of a recipe that are missing or stale, its report and its record; return the
+    report's page.
 
     Raises ValueError if there is no such recipe or none of its training data is on this machine,
     and `FleetLockedError` if another process holds it.
@@ -51,7 +51,7 @@ def run_recipe(settings: Settings, name: str, log: Log = lambda _: None) -> Path
     with experiment.tables.lock(experiment.run_id):
         for table in TABLES.values():
             make(SCOPE, experiment, table, MAKERS[table.name], settings, log=log)
-        return report_of(experiment)[1]
+        return finish(experiment)[1]
 
 
 def evaluation_text(settings: Settings, name: str) -> str:
@@ -78,6 +78,15 @@ def evaluated_rows(settings: Settings, name: str) -> list[tuple[str, ...]]:
         shown = (row["data_set"], row["window_set"], row["method"], mase, f"{row['mae']:.4g}")
         rows.append(shown)
     return rows
+
+
+def finish(experiment: Experiment) -> "tuple[SlowThinkingReport, Path]":
+    """Write the report and the record of a recipe whose tables are made; return report and page."""
+    from tsfm_pipeline.studies.time_r1.runs import leave_record
+
+    written = report_of(experiment)
+    leave_record(experiment)
+    return written
 
 
 def report_of(experiment: Experiment) -> "tuple[SlowThinkingReport, Path]":

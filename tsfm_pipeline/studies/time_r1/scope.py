@@ -20,6 +20,7 @@ from tsfm_pipeline.lake import FleetLake
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.codecs import Codec
 from tsfm_pipeline.studies.time_r1.datasets import DataSet, chosen, data_sets, missing
+from tsfm_pipeline.studies.time_r1.environment import environment
 from tsfm_pipeline.studies.time_r1.options import Profile, Recipe
 from tsfm_pipeline.studies.time_r1.prompts import About
 from tsfm_pipeline.studies.time_r1.recipes import profile, recipe_files
@@ -190,9 +191,12 @@ class RecipeScope:
         return WHOLE
 
     def provenance(self, experiment: Experiment) -> Mapping[str, Any]:
-        """Return the digests of the frozen model and of the weights that training starts from."""
+        """Return the digests of the frozen model and of the weights that training starts from, and
+        the environment, which no fingerprint covers.
+        """
         context = experiment.context
         return {
+            "environment": environment(),
             "checkpoint_sha256": context.checkpoint_digest,
             "policy_sha256": context.policy,
             "data_sets": dict(context.sources),

@@ -20,7 +20,6 @@ from tsfm_pipeline.studies.time_r1.definitions import REPORT, build_definitions
 from tsfm_pipeline.studies.time_r1.methods import DRAFT, METHODS, SLOW_THINKING
 from tsfm_pipeline.studies.time_r1.mlflow_export import MISSING, export, record_of, store_of
 from tsfm_pipeline.studies.time_r1.operations import run_recipe
-from tsfm_pipeline.studies.time_r1.own_policy import OwnShape, new_policy, save_policy
 from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
 from tsfm_pipeline.studies.time_r1.tables import (
     ADAPTERS,
@@ -34,54 +33,14 @@ from tsfm_pipeline.studies.time_r1.tables import (
     TABLES,
 )
 from tsfm_pipeline_tests.studies.locations import require_listed_and_light
+from tsfm_pipeline_tests.studies.time_r1.small_recipe import PROFILE, RECIPE, write_recipe
 
 pytestmark = pytest.mark.heavy
-SHAPE = OwnShape(hidden=16, layers=1, heads=2, key_value_heads=1, feed_forward=16)
-PROFILE = {
-    "codec": "number",
-    "prompt": "own",
-    "lora": {"rank": 2},
-    "warm_up": {"batch": 16},
-    "grip": {"group": 2, "oversampling": 2, "questions": 2, "steps": 2, "validate_every": 2},
-}
-RECIPE = {
-    "title": "A small recipe",
-    "profile": "small",
-    "train": ["small_corpus"],
-    "evaluate": ["small_corpus", "ETTm2"],
-    "contexts": [96],
-    "horizon": 8,
-    "train_windows": 24,
-    "validation_windows": 8,
-    "test_windows": 6,
-    "timed_requests": 1,
-    "draws": 100,
-}
-CORPUS = {
-    "kind": "corpus",
-    "title": "A little of the corpus",
-    "licence": "MIT",
-    "seed": 5,
-    "blocks": 1,
-    "block_series": 4,
-    "length": 1024,
-    "season": 24,
-    "horizon": 8,
-    "split": {"shares": [0.7, 0.1, 0.2]},
-}
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    data = tmp_path_factory.mktemp("time_r1") / "data"
-    (data / "time_r1" / "recipes").mkdir(parents=True)
-    base = data / "base"
-    save_policy(new_policy(0, SHAPE), base, {"name": "small", "licence": "MIT"})
-    own = data / "time_r1"
-    (own / "recipes" / "small.yaml").write_text(yaml.safe_dump(RECIPE))
-    (own / "profiles.yaml").write_text(yaml.safe_dump({"small": {**PROFILE, "model": str(base)}}))
-    (own / "datasets.yaml").write_text(yaml.safe_dump({"small_corpus": CORPUS}))
-    return Settings(data_dir=data)
+    return write_recipe(tmp_path_factory.mktemp("time_r1") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import pytest
 
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.registry import CheckpointError
+from tsfm_pipeline.studies.time_r1.checkpoints import POLICY_VARIABLE
 from tsfm_pipeline.studies.time_r1.forecaster import SlowThinkingForecaster
-from tsfm_pipeline.studies.time_r1.forecaster_plugin import POLICY_VARIABLE, make
+from tsfm_pipeline.studies.time_r1.forecaster_plugin import make
 from tsfm_pipeline.studies.time_r1.own_policy import save_policy
 from tsfm_pipeline_tests.studies.time_r1.thinking_setting import (
     LOOK_BACK,
