@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ from tsfm_pipeline.forecaster.registry import (
     CARD_FILE,
     CONFIG_FILE,
     CheckpointError,
-    Stage,
     StagedCheckpoint,
     staged_checkpoint,
 )
@@ -95,16 +94,14 @@ def checkpoints_dir(settings: Settings) -> Path:
     return settings.data_dir / "checkpoints" / "time-r1"
 
 
-def staged(
-    settings: Settings, stages: Collection[Stage] = ("candidate", "promoted")
-) -> list[StagedCheckpoint]:
-    """Return every checkpoint of these stages, by name. Raises CheckpointError for one of them that
+def staged(settings: Settings) -> list[StagedCheckpoint]:
+    """Return every checkpoint that has a stage, by name. Raises CheckpointError for one of them that
     is not what its digest says.
     """
     return [
         staged_checkpoint(config.parent)
         for config in sorted(checkpoints_dir(settings).glob(f"*/{CONFIG_FILE}"))
-        if json.loads(config.read_text(encoding="utf-8")).get("stage") in stages
+        if json.loads(config.read_text(encoding="utf-8")).get("stage")
     ]
 
 
@@ -184,7 +181,7 @@ def restate(checkpoint: StagedCheckpoint, changes: Mapping[str, Any]) -> StagedC
 
 def promoted(settings: Settings) -> StagedCheckpoint | None:
     """Return the checkpoint that was promoted last, or None."""
-    found = staged(settings, ("promoted",))
+    found = [each for each in staged(settings) if each.stage == "promoted"]
     return max(found, key=lambda each: str(each.config["promoted_at"]), default=None)
 
 

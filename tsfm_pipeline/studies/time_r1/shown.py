@@ -19,7 +19,7 @@ def run_rows(settings: Settings) -> list[tuple[str, ...]]:
     """Return hash, time, recipe and the figures of slow thinking: one row per run and kind of test
     windows. Raises as `RunRecords.read` does.
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for record in RunRecords(settings).read():
         when = record.time.strftime("%Y-%m-%d %H:%M")
         for figure in record.figures:
@@ -55,7 +55,7 @@ def checkpoint_rows(settings: Settings) -> list[tuple[str, ...]]:
     `checkpoints.staged` does.
     """
     in_use = policy_source(settings)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in staged(settings):
         gate = each.config.get("gate")
         gain = NONE if gate is None else str(Gain.model_validate(gate))
