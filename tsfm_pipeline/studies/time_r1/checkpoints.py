@@ -95,8 +95,8 @@ def checkpoints_dir(settings: Settings) -> Path:
 
 
 def staged(settings: Settings) -> list[StagedCheckpoint]:
-    """Return every checkpoint that has a stage, by name. Raises CheckpointError for one of them that
-    is not what its digest says.
+    """Return every checkpoint that has a stage, by name. Raises CheckpointError for one of them
+    that is not what its digest says.
     """
     return [
         staged_checkpoint(config.parent)
