@@ -11,14 +11,17 @@ import json
 import os
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tsfm_pipeline.baselines.protocol import Forecaster
 from tsfm_pipeline.distribution import packaged
 from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, CheckpointError
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.studies.time_r1.forecaster import SlowThinkingForecaster
 
 POLICY_VARIABLE = "TSFM_TIME_R1_POLICY"
 """Names the folder of other checkpoints than the shipped ones."""
@@ -32,7 +35,7 @@ class Maker:
     settings.
     """
 
-    def __call__(self, fit_end: int | npt.NDArray[np.integer]) -> Forecaster:
+    def __call__(self, fit_end: int | npt.NDArray[np.integer]) -> "SlowThinkingForecaster":
         """Return the forecaster.
 
         fit_end: not used, because nothing is fitted. Raises CheckpointError where there is no
@@ -69,7 +72,7 @@ def checkpoints() -> Path:
 
 
 @cache
-def _forecaster(folder: Path, checkpoint: str, device: str, dtype: str) -> Forecaster:
+def _forecaster(folder: Path, checkpoint: str, device: str, dtype: str) -> "SlowThinkingForecaster":
     from tsfm_pipeline.forecaster import load_forecaster
     from tsfm_pipeline.studies.time_r1.adapters import load_adapter, merged
     from tsfm_pipeline.studies.time_r1.asking import Asker
