@@ -78,6 +78,8 @@ COVERED = {
     "--partition sp500": MARKET_RUN,
     "tsfm-pipeline time-r1 list": TIME_R1,
     "tsfm-pipeline time-r1 datasets": TIME_R1,
+    "tsfm-pipeline time-r1 run smoke": TIME_R1,
+    "tsfm-pipeline time-r1 evaluate smoke --json": "studies/time_r1/test_r1_definitions.py::test_the_evaluation_states_every_measure_with_its_unit_and_interval",
     "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }
 """Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file
