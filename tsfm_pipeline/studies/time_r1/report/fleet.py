@@ -129,7 +129,9 @@ def points(report: FleetThinking) -> list[tuple[str, str]]:
         ),
         (
             "Unusable answers",
-            f"{report.n_failures:,} of {report.n_answers:,}; the draft stands for them.",
+            f"{report.n_failures:,} of {report.n_answers:,}; the draft stands for them."
+            if report.n_failures
+            else f"None of {report.n_answers:,}.",
         ),
     ]
 
