@@ -47,9 +47,9 @@ The lowest error over three days picks by luck, and its choice is worse than the
 MASE of the choice at margins 0, .2, .4 and .6, on windows drawn from training and validation rows
 with horizon 24: ETTh1 .849, .811, .809, .809 (477 windows; frozen model at 512: .809) and 1.006,
 .946, .950, .948 (500; .948); ETTh2 .908, .870, .854, .857 (477; .858) and .866, .824, .819, .816
-(500; .817). With `COMBINED` as the first draft (contexts 512 and 2048): ETTh1 .836, .798, .791, .788
-(383; .788) and 1.021, .946, .944, .945 (500; .945); ETTh2 .793, .819, .808, .808 (383; .808) and
-.863, .829, .817, .818 (500; .818).
+(500; .817). With `COMBINED` as the first draft (contexts 512 and 2048): ETTh1 .836, .798, .791,
+.788 (383; .788) and 1.021, .946, .944, .945 (500; .945); ETTh2 .793, .819, .808, .808 (383; .808)
+and .863, .829, .817, .818 (500; .818).
 """
 MEDIAN = QUANTILE_LEVELS.index(0.5)
 
