@@ -37,8 +37,11 @@ OWN_DISTRIBUTION = "tsfm-pipeline"
 OWN_FORECASTERS_VARIABLE = "TSFM_STUDY_FORECASTERS"
 """Names the forecasters of this distribution's own studies that take part, with commas between
 them. They cost too much to run wherever the distribution is installed, so without this variable
-none is found, and no fingerprint depends on them.
+none is found, and no fingerprint depends on them. A report section of a study takes part with the
+forecaster of its name.
 """
+_ASKED_FOR = (FORECASTERS, REPORT_SECTIONS)
+"""Groups in which an own entry is found only where it is asked for."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*\bextra\s*==\s*[\"']([^\"']+)[\"']")
@@ -149,10 +152,10 @@ def _entries(group: str) -> tuple[EntryPoint, ...]:
 
 
 def _takes_part(entry: EntryPoint) -> bool:
-    """Return whether an entry is of another package, of another group than forecasters, or asked
+    """Return whether an entry is of another package, of a group in which all take part, or asked
     for by its name.
     """
-    if entry.group != FORECASTERS or _distribution(entry) != OWN_DISTRIBUTION:
+    if entry.group not in _ASKED_FOR or _distribution(entry) != OWN_DISTRIBUTION:
         return True
     return entry.name in os.environ.get(OWN_FORECASTERS_VARIABLE, "").split(",")
 

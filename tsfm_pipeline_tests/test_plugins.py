@@ -130,14 +130,16 @@ def test_what_is_no_name_is_refused(site: Site, name: str) -> None:
         found(FORECASTERS)
 
 
+@pytest.mark.parametrize("group", [FORECASTERS, REPORT_SECTIONS])
 def test_forecasters_of_the_own_studies_take_part_only_where_they_are_asked_for(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    group: str, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.install(OWN_DISTRIBUTION, "", {FORECASTERS: {"costly": "__name__", "other": "__name__"}})
-    assert installed(FORECASTERS) == ()
+    """And so do their sections, which have the same names."""
+    site.install(OWN_DISTRIBUTION, "", {group: {"costly": "__name__", "other": "__name__"}})
+    assert installed(group) == ()
     monkeypatch.setenv(OWN_FORECASTERS_VARIABLE, "nothing,costly")
     forget()
-    assert [plugin.name for plugin in installed(FORECASTERS)] == ["costly"]
+    assert [plugin.name for plugin in installed(group)] == ["costly"]
 
 
 def test_a_digest_of_what_a_plugin_reads_is_part_of_its_version(site: Site) -> None:

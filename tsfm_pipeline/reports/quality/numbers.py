@@ -56,12 +56,12 @@ def forecast_quality_report(fleet: Fleet) -> QualityReport:
         sorted(fleet.grid.metrics),
         fleet.protocol.headline_tier,
     )
-    table = _compared(rows, metrics, evaluation.bootstrap)
+    table = compared(rows, metrics, evaluation.bootstrap)
     kept = rows.filter(~pl.col("method").str.starts_with(CONFIG_PREFIX))
     per_metric = [
         MetricRow(metric=metric, **dict(row))
         for metric in metrics
-        for row in _compared(
+        for row in compared(
             kept.filter(pl.col("metric") == metric), [metric], evaluation.group_bootstrap
         )
     ]
@@ -71,7 +71,7 @@ def forecast_quality_report(fleet: Fleet) -> QualityReport:
     )
     named = ((SEARCH, headline), (FIXED, headline), (REFERENCE, ALL_TIERS))
     rivals = rows.filter(pl.col("method").is_in([SEARCH, FIXED]) & (pl.col("tier") == headline))
-    over_fixed = _compared(rivals, metrics, evaluation.bootstrap, (FIXED, headline))
+    over_fixed = compared(rivals, metrics, evaluation.bootstrap, (FIXED, headline))
     search = next(row for row in over_fixed if row.method == SEARCH)
     return QualityReport(
         fleet=fleet.name,
@@ -95,7 +95,7 @@ def _scores(row: MethodRow) -> Scores:
     return Scores(**{name: getattr(row, name) for name in Scores.model_fields})
 
 
-def _compared(
+def compared(
     rows: pl.DataFrame,
     metrics: Sequence[str],
     draws: Mapping[str, int],

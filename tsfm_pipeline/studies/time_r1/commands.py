@@ -40,10 +40,18 @@ def list_command() -> None:
         files = recipe_files(Settings())
         recipes, wrong = files.readable()
     rows = [
-        (name, recipe.profile, ", ".join(recipe.train), str(recipe.horizon), recipe.title)
+        (
+            name,
+            recipe.profile,
+            ", ".join(recipe.train),
+            ", ".join(recipe.evaluate),
+            recipe.horizon,
+            recipe.title,
+        )
         for name, recipe in recipes.items()
     ]
-    show("recipes", ("recipe", "policy", "trained on", "horizon", "title"), rows)
+    columns = ("recipe", "profile", "trained on", "asked about", "horizon", "title")
+    show("recipes", columns, rows, right=[column == "horizon" for column in columns])
     for reason in wrong.values():
         alarm(reason)
 

@@ -209,7 +209,7 @@ def fit_linear_map(series: Tensor, seed: int, look_back: int, horizon: int) -> L
 def with_drafts(windows: Windows, linear: LinearMap, rng: np.random.Generator) -> DraftedWindows:
     """Return windows with their drafts, and a draft that each of them starts from."""
     simple = make_drafts(windows, None, ())
-    n_origins = n_backtests(windows)
+    n_origins = n_backtests(windows.season, windows.horizon)
     earlier = windows
     backtest: list[Floats] = []
     for _ in range(n_origins):

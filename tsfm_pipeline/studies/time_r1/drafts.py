@@ -34,7 +34,12 @@ frozen model alone at 96, 512, 1024 and 2048: 1.031, .977, .951, .944 and .889, 
 N_SEASONS = 4
 """Of `seasons_mean`: a look-back of 96 hours has four days."""
 BACKTEST_SEASONS = 3
-"""The last known seasons that a backtest covers at least, so that a fault can be seen to recur."""
+"""The last known seasons that a backtest covers, so that a fault can be seen to recur."""
+MOST_BACKTESTS = 24
+"""Origins of a backtest at most. Three days of minute data are 72 horizons of an hour, and each of
+them costs as many forecasts as a request; 24 are one day of it, and all of them where a season has
+at most eight horizons, as in hourly data with a horizon of 3 or more.
+"""
 MARGIN = 0.4
 """How much lower, as a share, the error of another draft must be to replace the first one.
 
@@ -122,50 +127,66 @@ def frozen_context(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def n_backtests(windows: Windows) -> int:
-    """Return B, the origins of a backtest: enough to cover `BACKTEST_SEASONS`, and at least 1."""
-    return max(1, -(-BACKTEST_SEASONS * windows.season // windows.horizon))
+def n_backtests(season: int, horizon: int) -> int:
+    """Return B, the origins of a backtest, a horizon apart: enough to cover `BACKTEST_SEASONS`, at
+    least 1 and at most `MOST_BACKTESTS`.
+    """
+    return min(max(1, -(-BACKTEST_SEASONS * season // horizon)), MOST_BACKTESTS)
 
 
 def needed_past(contexts: Sequence[int], season: int, horizon: int) -> int:
     """Return P, the past values that a window needs so that every draft has a whole backtest."""
-    n_origins = max(1, -(-BACKTEST_SEASONS * season // horizon))
-    return max(*contexts, N_SEASONS * season) + n_origins * horizon
+    return max(*contexts, N_SEASONS * season) + n_backtests(season, horizon) * horizon
 
 
 def make_drafts(
     windows: Windows, forecaster: GridForecaster | None, contexts: Sequence[int]
 ) -> Drafts:
-    """Return the drafts of all windows and their backtests, by one call of the frozen model.
+    """Return the drafts of all windows and their backtests; arguments as in `drafts_at_origins`."""
+    return drafts_at_origins(windows, forecaster, contexts, 0)[0]
 
-    forecaster: None for the simple methods alone. contexts: steps that the frozen model looks back
-    on, one draft each, the longest first. Before them all stands `COMBINED`, of those that are
-    known for a window. Raises as the forecaster does.
+
+def drafts_at_origins(
+    windows: Windows, forecaster: GridForecaster | None, contexts: Sequence[int], n_earlier: int
+) -> tuple[Drafts, ...]:
+    """Return the drafts of all windows and their backtests: those of the windows themselves, and
+    then those of the windows 1, 2, ... `n_earlier` horizons earlier (`Windows.earlier`).
+
+    The frozen model is called once: the backtests of neighbouring origins are the same forecasts
+    but for one. forecaster: None for the simple methods alone. contexts: steps that the frozen
+    model looks back on, one draft each, the longest first. Before them all stands `COMBINED`, of
+    those that are known for a window. Raises as the forecaster does.
     """
     contexts = sorted(set(contexts), reverse=True)
-    n_origins = n_backtests(windows)
-    values, deciles, backtests = {}, {}, {}
+    n_origins = n_backtests(windows.season, windows.horizon)
+    n_made = 1 + n_earlier + n_origins
+    deciles: dict[str, Floats] = {}
+    points: dict[str, Floats] = {}  # [N, 1 + n_earlier + B, H], latest origin first
     if forecaster is not None:
-        for context, grid in zip(
-            contexts, _frozen(windows, forecaster, contexts, n_origins), strict=True
-        ):
-            name = frozen_name(context)
-            deciles[name] = grid[:, 0]
-            values[name] = grid[:, 0, :, MEDIAN]
-            backtests[name] = _in_order_of_time(grid[:, 1:, :, MEDIAN])
+        made = _frozen(windows, forecaster, contexts, n_made)
+        for context, grid in zip(contexts, made, strict=True):
+            deciles[frozen_name(context)] = grid
+            points[frozen_name(context)] = grid[..., MEDIAN]
     pasts = [windows.past]
-    for _ in range(n_origins):
+    for _ in range(1, n_made):
         pasts.append(pasts[-1][:, : -windows.horizon])
     for name in SIMPLE:
-        made = [_simple(name, past, windows.season, windows.horizon) for past in pasts]
-        values[name] = made[0]
-        backtests[name] = _in_order_of_time(np.stack(made[1:], axis=1))
+        simple = [_simple(name, past, windows.season, windows.horizon) for past in pasts]
+        points[name] = np.stack(simple, axis=1)
     if deciles:
-        members = (*deciles, SEASONAL_NAIVE)
-        values = {COMBINED: _median_of_known([values[name] for name in members])} | values
-        combined = _median_of_known([backtests[name] for name in members])
-        backtests = {COMBINED: combined} | backtests
-    return Drafts(values, deciles, backtests)
+        members = [points[name] for name in (*deciles, SEASONAL_NAIVE)]
+        points = {COMBINED: _median_of_known(members)} | points
+    return tuple(
+        Drafts(
+            values={name: made[:, at] for name, made in points.items()},
+            deciles={name: made[:, at] for name, made in deciles.items()},
+            backtests={
+                name: _in_order_of_time(made[:, at + 1 : at + 1 + n_origins])
+                for name, made in points.items()
+            },
+        )
+        for at in range(1 + n_earlier)
+    )
 
 
 def backtest_errors(windows: Windows, drafts: Drafts) -> dict[str, Floats]:
@@ -230,11 +251,11 @@ def mean_of_known(values: Floats) -> Floats:
 def _frozen(
     windows: Windows, forecaster: GridForecaster, contexts: Sequence[int], n_origins: int
 ) -> Floats:
-    """Return deciles [K, N, 1 + B, H, 9] from the origin and from B origins before it; NaN where
-    the past is too short.
+    """Return deciles [K, N, O, H, 9] from the origin and from O - 1 origins before it, a horizon
+    apart; NaN where the past is too short.
     """
     n_windows, n_past = windows.past.shape
-    wanted = n_past - 1 - windows.horizon * np.arange(1 + n_origins)
+    wanted = n_past - 1 - windows.horizon * np.arange(n_origins)
     origins = wanted[wanted >= 0]
     grid = forecaster.forecast_grid(
         Panel(windows.past.astype(np.float32)),
@@ -250,8 +271,8 @@ def _frozen(
 
 
 def _median_of_known(members: Sequence[Floats]) -> Floats:
-    """Return the median [N, M], at each step, of the known ones of some forecasts [N, M]; NaN where
-    there is none.
+    """Return the median [N, ...], at each step, of the known ones of some forecasts [N, ...]; NaN
+    where there is none.
     """
     forecasts = np.ma.masked_invalid(np.stack(members))
     return np.ma.median(forecasts, axis=0).filled(np.nan)

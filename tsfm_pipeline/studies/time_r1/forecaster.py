@@ -48,7 +48,7 @@ class SlowThinkingForecaster(DirectBaseline):
         steps that the policy was trained to be shown.
         """
         self._asker, self._forecaster = asker, forecaster
-        self._contexts, self._look_back = tuple(contexts), look_back
+        self._contexts, self.look_back = tuple(contexts), look_back
 
     def thoughts(
         self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int
@@ -57,7 +57,7 @@ class SlowThinkingForecaster(DirectBaseline):
         their series [M], the column of their origins [M], and the result for these M windows.
         """
         begins = np.broadcast_to(panel.known_from(origins), origins.shape)
-        series, columns = np.nonzero(origins - self._look_back + 1 >= begins)
+        series, columns = np.nonzero(origins - self.look_back + 1 >= begins)
         for first in range(0, len(series), MOST_WINDOWS):
             rows, at = series[first : first + MOST_WINDOWS], columns[first : first + MOST_WINDOWS]
             windows = self._windows(panel, rows, origins[rows, at], begins[rows, at], horizon)
@@ -81,7 +81,7 @@ class SlowThinkingForecaster(DirectBaseline):
     ) -> Windows:
         """Return the windows of series [M] at origins [M] whose known values begin at steps [M]."""
         season = panel.seasons[0] if panel.seasons else 1
-        n_past = needed_past(self._contexts, season, horizon, self._look_back)
+        n_past = needed_past(self._contexts, season, horizon, self.look_back)
         steps = origins[:, None] + np.arange(1 - n_past, 1)
         values = panel.filled[series[:, None], np.maximum(steps, 0)].astype(np.float64)
         values[steps < begins[:, None]] = np.nan
@@ -93,7 +93,7 @@ class SlowThinkingForecaster(DirectBaseline):
             origins=origins,
             past=values,
             truth=np.full((len(series), horizon), np.nan),
-            look_back=self._look_back,
+            look_back=self.look_back,
         )
 
 

@@ -8,13 +8,16 @@ when a forecaster is made.
 """
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tsfm_pipeline.baselines.protocol import Forecaster
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.checkpoints import load_promoted, policy_in_use_digest
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.studies.time_r1.forecaster import SlowThinkingForecaster
 
 
 class Maker:
@@ -22,7 +25,7 @@ class Maker:
     settings.
     """
 
-    def __call__(self, fit_end: int | npt.NDArray[np.integer]) -> Forecaster:
+    def __call__(self, fit_end: int | npt.NDArray[np.integer]) -> "SlowThinkingForecaster":
         """Return the forecaster.
 
         fit_end: not used, because nothing is fitted. Raises CheckpointError where there is no
@@ -42,7 +45,7 @@ make = Maker()
 
 
 @cache
-def _forecaster(policy_digest: str, settings_json: str) -> Forecaster:
+def _forecaster(policy_digest: str, settings_json: str) -> "SlowThinkingForecaster":
     from tsfm_pipeline.forecaster import load_forecaster
     from tsfm_pipeline.studies.time_r1.asking import Asker
     from tsfm_pipeline.studies.time_r1.codecs import NumberCodec

@@ -14,12 +14,7 @@ import polars as pl
 from tsfm_pipeline.studies.time_r1 import methods
 from tsfm_pipeline.studies.time_r1.asking import Answers, Asker, answer
 from tsfm_pipeline.studies.time_r1.datasets import TableSet
-from tsfm_pipeline.studies.time_r1.drafts import (
-    SIMPLE,
-    best_by_backtest,
-    frozen_name,
-    make_drafts,
-)
+from tsfm_pipeline.studies.time_r1.drafts import SIMPLE, best_by_backtest, frozen_name
 from tsfm_pipeline.studies.time_r1.evaluation import Case, Forecast, evaluate
 from tsfm_pipeline.studies.time_r1.making import frame, matrix
 from tsfm_pipeline.studies.time_r1.making_training import asked, trained
@@ -28,7 +23,7 @@ from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy
 from tsfm_pipeline.studies.time_r1.policy_checks import divergence_of, parsing_of
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.scope import Experiment
-from tsfm_pipeline.studies.time_r1.slow_thinking import think
+from tsfm_pipeline.studies.time_r1.slow_thinking import drafts_at_gate, think
 from tsfm_pipeline.studies.time_r1.splits import own_windows, paper_windows, part_rows, scales_of
 from tsfm_pipeline.studies.time_r1.tables import (
     ADAPTERS,
@@ -115,7 +110,8 @@ def _forecasts(
     forecaster: "FrozenForecaster",
 ) -> Iterator[tuple[str, Forecast, dict[str, Any]]]:
     contexts, options = experiment.recipe.contexts, experiment.profile.thinking
-    drafts = make_drafts(windows, forecaster, contexts)
+    drafts_by_origin = drafts_at_gate(windows, forecaster, contexts)
+    drafts = drafts_by_origin[0]
     chosen = best_by_backtest(windows, drafts)
     draft = drafts.taken(chosen)
     yield methods.DRAFT, Forecast(draft, drafts.taken_deciles(chosen)), {}
@@ -145,7 +141,8 @@ def _forecasts(
             greedy=greedy,
         )
         yield method, _answered(answers, greedy), {"tokens": answers.tokens}
-    thought = think(_asker(experiment, name, policies[GRIP]), windows, forecaster, contexts)
+    asker = _asker(experiment, name, policies[GRIP])
+    thought = think(asker, windows, forecaster, contexts, drafts=drafts_by_origin)
     failed = thought.failures == thought.answers
     extra = {
         "tokens": thought.tokens,

@@ -26,7 +26,7 @@ from tsfm_pipeline.studies.time_r1.asking import Answers, Asker, answer
 from tsfm_pipeline.studies.time_r1.drafts import (
     Drafts,
     best_by_backtest,
-    make_drafts,
+    drafts_at_origins,
     mean_of_known,
 )
 from tsfm_pipeline.studies.time_r1.drafts import needed_past as past_of_drafts
@@ -66,17 +66,27 @@ def needed_past(contexts: Sequence[int], season: int, horizon: int, look_back: i
     return whole + GATE_ORIGINS * horizon
 
 
+def drafts_at_gate(
+    windows: Windows, forecaster: GridForecaster | None, contexts: Sequence[int]
+) -> tuple[Drafts, ...]:
+    """Return the drafts of all windows at their origin and at the earlier origins of the gate."""
+    return drafts_at_origins(_padded(windows), forecaster, contexts, GATE_ORIGINS)
+
+
 def think(
     asker: Asker,
     windows: Windows,
     forecaster: GridForecaster | None,
     contexts: Sequence[int],
     limits: Limits = UNLIMITED,
+    drafts: Sequence[Drafts] | None = None,
 ) -> SlowThought:
     """Return what slow thinking comes to for each window.
 
     forecaster, contexts: of the drafts, as in `make_drafts`. limits: of each window [N]; neither
-    drafts nor answers lie outside. The result does not depend on `windows.truth`.
+    drafts nor answers lie outside. drafts: what `drafts_at_gate` returns for the same windows,
+    forecaster and contexts; without them they are computed. The result does not depend on
+    `windows.truth`.
 
     Raises ValueError for a look-back with unknown values (fill gaps, and leave out windows whose
     look-back begins before the series), for fewer than `LEAST_SAMPLES` samples, and as the
@@ -97,8 +107,12 @@ def think(
     parts = []
     for first in range(0, len(windows), MOST_WINDOWS):
         rows = np.arange(first, min(first + MOST_WINDOWS, len(windows)))
-        some = _Thinking(asker, windows.at(rows), forecaster, contexts, limits.take(rows))
-        parts.append(some.result())
+        part = windows.at(rows)
+        if drafts is None:
+            of_part = drafts_at_gate(part, forecaster, contexts)
+        else:
+            of_part = tuple(made.at(rows) for made in drafts)
+        parts.append(_Thinking(asker, part, of_part, limits.take(rows)).result())
     return replace(joined(parts), seconds=time.perf_counter() - begin)
 
 
@@ -124,8 +138,7 @@ class _Thinking:
         self,
         asker: Asker,
         windows: Windows,
-        forecaster: GridForecaster | None,
-        contexts: Sequence[int],
+        drafts: Sequence[Drafts],
         limits: Limits,
     ) -> None:
         self.asker, self.windows, self.limits = asker, windows, limits
@@ -134,8 +147,8 @@ class _Thinking:
             at_origins.append(at_origins[-1].earlier())
         self.truth = np.stack([earlier.truth for earlier in at_origins[1:]])  # [J, N, H]
         self.origins = [
-            _at_origin(number, some, rows, forecaster, contexts)
-            for number, some in enumerate(at_origins)
+            _at_origin(number, some, rows, made)
+            for number, (some, made) in enumerate(zip(at_origins, drafts, strict=True))
             if len(rows := np.flatnonzero(np.isfinite(some.history).all(axis=1)))
         ]
         self.drafts = self._unknown()
@@ -268,15 +281,8 @@ class _Thinking:
         self.problems.update(answers.problems)
 
 
-def _at_origin(
-    number: int,
-    windows: Windows,
-    rows: Ints,
-    forecaster: GridForecaster | None,
-    contexts: Sequence[int],
-) -> _Origin:
-    windows = windows.at(rows)
-    drafts = make_drafts(windows, forecaster, contexts)
+def _at_origin(number: int, windows: Windows, rows: Ints, drafts: Drafts) -> _Origin:
+    windows, drafts = windows.at(rows), drafts.at(rows)
     return _Origin(number, rows, windows, drafts, best_by_backtest(windows, drafts))
 
 

@@ -25,6 +25,23 @@ def fill(section, report):
 
 section = ReportSection(label="Rain", title="Did it rain?", report="weather_report", fill=fill)
 """
+MADE = """
+from tsfm_pipeline.files import LakeError
+from tsfm_pipeline.reports.page.plugin_sections import ReportSection
+
+days = iter((1, 2))
+
+
+def make(fleet):
+    for day in days:
+        return {"n_days": day}
+    raise LakeError("there were only two days")
+
+
+section = ReportSection(
+    label="Rain", title="Did it rain?", report="weather_report", fill=None, make=make
+)
+"""
 
 
 def rendered(reports: Mapping[str, Any] = MappingProxyType({})) -> str:
@@ -83,3 +100,14 @@ def test_reports_that_are_not_current_are_left_out_and_named(
     assert plugin_reports(fleet)["weather_report"]["n_days"] == 3
     path.write_text('{"n_days": 3, "scores_fingerprint": "of other scores"}')
     assert plugin_reports(fleet) == {}
+
+
+def test_a_report_that_a_section_makes_is_made_whenever_the_page_is_written(
+    mini_fleet: Fleet, tmp_path: Path, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = Fleet(mini_fleet.settings.model_copy(update={"data_dir": tmp_path}), mini_fleet.spec)
+    site.install("weather", MADE, {REPORT_SECTIONS: {"rain": "section"}})
+    assert plugin_reports(fleet)["weather_report"]["n_days"] == 1
+    assert plugin_reports(fleet)["weather_report"]["n_days"] == 2
+    assert plugin_reports(fleet) == {}
+    assert "there were only two days" in caplog.text

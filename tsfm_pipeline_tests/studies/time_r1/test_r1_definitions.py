@@ -1,4 +1,4 @@
-"""Test the study's code location and commands: one small recipe from data to the report.
+"""Test the study's code location and commands: the recipe `smoke` from data to the report.
 
 What belongs here: what Dagster is told, and the whole chain with an untrained policy of small size.
 What does not: the content of each table, and whether anything is learnt.
@@ -7,6 +7,7 @@ What does not: the content of each table, and whether anything is learnt.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -17,9 +18,11 @@ from typer.testing import CliRunner
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.commands import application
 from tsfm_pipeline.studies.time_r1.definitions import REPORT, build_definitions
+from tsfm_pipeline.studies.time_r1.making import data_set_facts
 from tsfm_pipeline.studies.time_r1.methods import DRAFT, METHODS, SLOW_THINKING
 from tsfm_pipeline.studies.time_r1.mlflow_export import MISSING, export, record_of, store_of
-from tsfm_pipeline.studies.time_r1.operations import run_recipe
+from tsfm_pipeline.studies.time_r1.own_policy import new_policy, save_policy
+from tsfm_pipeline.studies.time_r1.recipes import profile, recipe_files
 from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
 from tsfm_pipeline.studies.time_r1.tables import (
     ADAPTERS,
@@ -33,22 +36,33 @@ from tsfm_pipeline.studies.time_r1.tables import (
     TABLES,
 )
 from tsfm_pipeline_tests.studies.locations import require_listed_and_light
-from tsfm_pipeline_tests.studies.time_r1.small_recipe import PROFILE, RECIPE, write_recipe
+from tsfm_pipeline_tests.studies.time_r1.small_recipe import SHAPE
 
 pytestmark = pytest.mark.heavy
+SMOKE = "smoke"
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return write_recipe(tmp_path_factory.mktemp("time_r1") / "data")
+    """Settings under which the profile `smoke` starts from a small untrained policy, and is as
+    shipped in all else.
+    """
+    data = tmp_path_factory.mktemp("time_r1") / "data"
+    (data / "time_r1" / "recipes").mkdir(parents=True)
+    base = data / "base"
+    save_policy(new_policy(0, SHAPE), base, {"name": "small", "licence": "MIT"})
+    shipped = profile(Settings(), SMOKE).model_dump(mode="json")
+    profiles = {SMOKE: {**shipped, "model": str(base)}}
+    (data / "time_r1" / "profiles.yaml").write_text(yaml.safe_dump(profiles))
+    return Settings(data_dir=data)
 
 
 @pytest.fixture(scope="module")
 def experiment(settings: Settings) -> Experiment:
-    """The recipe after a run of its job."""
+    """The shipped recipe `smoke` after a run of its job."""
     job = build_definitions(settings).resolve_job_def("slow_thinking")
-    assert job.execute_in_process(partition_key="small").success
-    return SCOPE.open(settings, "small")
+    assert job.execute_in_process(partition_key=SMOKE).success
+    return SCOPE.open(settings, SMOKE)
 
 
 def test_the_location_is_listed_and_loads_nothing_heavy() -> None:
@@ -67,19 +81,14 @@ def test_every_asset_is_partitioned_by_recipe_and_asks_a_question() -> None:
         assert "?" in (node.description or ""), name
 
 
-def test_a_small_recipe_runs_from_data_to_a_report(
-    settings: Settings, experiment: Experiment
-) -> None:
+def test_the_smoke_recipe_runs_from_data_to_a_report(experiment: Experiment) -> None:
+    assert not experiment.missing, "it must need no file and no fleet"
     tables = experiment.tables
-    facts = tables.read(FACTS)
-    missing = facts.filter(~pl.col("is_present"))
-    assert missing["data_set"].to_list() == ["ETTm2"]
-    assert "ETTm2.csv" in missing["todo"][0]
-    assert facts.filter("is_present")["problems"].explode().drop_nulls().is_empty()
+    assert tables.read(FACTS)["problems"].explode().drop_nulls().is_empty()
     assert set(tables.read(SAMPLES)["variant"]) == {PLAIN, DRAFTED}
     runs = {row["variant"]: row for row in tables.read(RUNS).iter_rows(named=True)}
     assert set(runs) == {"grip", "grpo", "sft_more"}
-    assert len(runs["grip"]["curve"]) == PROFILE["grip"]["steps"]  # type: ignore[index]
+    assert len(runs["grip"]["curve"]) == experiment.profile.grip.steps
     assert runs["sft_more"]["n_tokens"] > 0
 
     evaluated = tables.read(EVALUATED)
@@ -92,16 +101,11 @@ def test_a_small_recipe_runs_from_data_to_a_report(
         assert thought["kept"] or thought["points"] == draft["points"]
         assert thought["reason"]
     page = (experiment.reports_dir / "report.html").read_text()
-    assert "recipe small" in page
-    assert "ETTm2" in page
+    assert "recipe smoke" in page
     shown = json.loads((experiment.reports_dir / "slow_thinking_report.json").read_text())
     losses = [row for row in shown["table_warm_ups"] if row["part"] == "validation"]
     assert {row["run"] for row in losses} == {"sft_plain", "sft_draft", "sft_more"}
     assert all(row["number"] > 0 for row in losses)
-
-    told: list[str] = []
-    run_recipe(settings, "small", told.append)
-    assert not any("written" in line for line in told), "what is current is kept"
 
 
 def test_the_commands_show_recipes_data_sets_and_measures(
@@ -111,24 +115,52 @@ def test_the_commands_show_recipes_data_sets_and_measures(
     run = CliRunner().invoke
     listed = run(application, ["list"])
     assert listed.exit_code == 0
-    assert "small" in listed.output
+    assert {SMOKE, "etth1"} <= set(listed.output.split())
     sets = run(application, ["datasets"])
     assert sets.exit_code == 0
-    assert "small_corpus" in sets.output
+    assert "corpus-small" in sets.output
     assert "download https://" in sets.output
-    shown = run(application, ["evaluate", "small"])
-    assert "slow_thinking" in shown.output
-    printed = run(application, ["evaluate", "small", "--json"])
-    rows = json.loads(printed.output)["table_evaluation"]
-    assert {row["method"] for row in rows} == set(METHODS)
+    again = run(application, ["run", SMOKE])
+    assert again.exit_code == 0
+    assert "written" not in again.output, "what is current is kept"
+    assert str(experiment.reports_dir / "report.html") in "".join(again.output.split())
     assert run(application, ["run", "nothing"]).exit_code != 0
+
+
+def test_the_evaluation_states_every_measure_with_its_unit_and_interval(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TSFM_DATA_DIR", str(experiment.settings.data_dir))
+    run = CliRunner().invoke
+    shown = run(application, ["evaluate", SMOKE])
+    assert "slow_thinking" in shown.output
+    printed = json.loads(run(application, ["evaluate", SMOKE, "--json"]).output)
+    rows = {row["method"]: row for row in printed["table_evaluation"]}
+    assert set(rows) == set(METHODS)
+    units = {column["name"]: column["unit"] for column in printed["table_columns"]}
+    for measure in ("mse", "mae", "mape", "r2", "nrmse", "mase", "wql"):
+        assert units[measure], measure
+        for end in ("", "_low", "_high"):
+            assert isinstance(rows[SLOW_THINKING][measure + end], float), measure + end
+
+
+def test_a_data_set_that_is_missing_is_named_and_left_out(settings: Settings) -> None:
+    recipe = recipe_files(settings).spec(SMOKE)
+    _written(settings, "missing", {"evaluate": [*recipe.evaluate, "ETTm2"]})
+    experiment = SCOPE.open(settings, "missing")
+    told: list[str] = []
+    experiment.prepare(told.append)
+    assert "ETTm2.csv" in told[0]
+    assert experiment.present(experiment.recipe.evaluate) == ["corpus-small"]
+    (row,) = data_set_facts(experiment).filter(~pl.col("is_present")).iter_rows(named=True)
+    assert row["data_set"] == "ETTm2"
+    assert "ETTm2.csv" in row["todo"]
 
 
 def test_another_reward_makes_stale_what_was_trained_by_it_and_no_sample(
     settings: Settings, experiment: Experiment
 ) -> None:
-    path = settings.data_dir / "time_r1" / "recipes" / "other.yaml"
-    path.write_text(yaml.safe_dump({**RECIPE, "reward": {"length": 0.2, "error": 0.4}}))
+    _written(settings, "other", {"reward": {"length": 0.2, "error": 0.4}})
     other = SCOPE.open(settings, "other").tables.expected
     same = {name for name, print_ in experiment.tables.expected.items() if other[name] == print_}
     assert SAMPLES in same
@@ -139,7 +171,7 @@ def test_a_run_is_exported_with_its_options_curves_and_measures(experiment: Expe
     record = record_of(experiment)
     assert record.parameters["recipe.horizon"] == "8"
     assert record.parameters["profile.grip.steps"] == "2"
-    assert record.parameters["recipe.train"] == '["small_corpus"]'
+    assert record.parameters["recipe.train"] == '["corpus-small"]'
     points = {(point.name, point.step): point.value for point in record.points}
     assert len(points) == len(record.points)
     for name in ("sft_plain/template", "sft_more/number", "grip/reward_all", "grpo/gradient_norm"):
@@ -164,11 +196,11 @@ def test_the_same_run_stands_in_mlflow_once(
     from mlflow import MlflowClient
 
     monkeypatch.setenv("TSFM_DATA_DIR", str(settings.data_dir))
-    told = CliRunner().invoke(application, ["export-mlflow", "small"])
+    told = CliRunner().invoke(application, ["export-mlflow", SMOKE])
     assert told.exit_code == 0, told.output
     assert str(store_of(settings)) in told.output.replace("\n", "")
     assert store_of(settings).is_relative_to(settings.data_dir)
-    again = export(settings, "small")
+    again = export(settings, SMOKE)
     assert not again.is_new
     assert again.run_id in told.output.replace("\n", "")
     client = MlflowClient(f"sqlite:///{again.store}")
@@ -181,7 +213,7 @@ def test_the_same_run_stands_in_mlflow_once(
     assert set(run.data.metrics) == {point.name for point in record.points}
 
     client.set_terminated(again.run_id, "FAILED")  # as if the export had been stopped
-    repaired = export(settings, "small")
+    repaired = export(settings, SMOKE)
     assert repaired.is_new
     (left,) = client.search_runs([run.info.experiment_id])
     assert left.info.run_id == repaired.run_id
@@ -192,7 +224,14 @@ def test_without_mlflow_the_export_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    told = CliRunner().invoke(application, ["export-mlflow", "small"])
+    told = CliRunner().invoke(application, ["export-mlflow", SMOKE])
     assert told.exit_code != 0
     assert MISSING in told.output
     assert list(tmp_path.iterdir()) == []
+
+
+def _written(settings: Settings, name: str, changes: dict[str, Any]) -> None:
+    """Write the recipe `smoke` with some changes under another name."""
+    recipe = recipe_files(settings).spec(SMOKE).model_dump(mode="json", exclude={"name"})
+    path = settings.data_dir / "time_r1" / "recipes" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**recipe, **changes}))

@@ -16,12 +16,14 @@ from tsfm_pipeline.studies.time_r1.drafts import (
     COMBINED,
     LAST_VALUE,
     MARGIN,
+    MOST_BACKTESTS,
     SEASONAL_NAIVE,
     SEASONS_MEAN,
     SIMPLE,
     Drafts,
     backtest_errors,
     best_by_backtest,
+    drafts_at_origins,
     frozen_context,
     frozen_name,
     make_drafts,
@@ -86,7 +88,7 @@ def test_the_frozen_models_drafts_are_its_medians_of_one_call(
 @pytest.mark.heavy
 def test_backtests_are_the_drafts_of_earlier_windows(mini_forecaster: FrozenForecaster) -> None:
     windows = daily()
-    assert n_backtests(windows) == 3
+    assert n_backtests(windows.season, windows.horizon) == 3
     drafts = make_drafts(windows, mini_forecaster, (96, 512))
     one, two = windows.earlier(), windows.earlier().earlier()
     for steps, earlier in ((slice(-24, None), one), (slice(-48, -24), two)):
@@ -95,6 +97,34 @@ def test_backtests_are_the_drafts_of_earlier_windows(mini_forecaster: FrozenFore
     errors = backtest_errors(windows, drafts)
     expected = np.abs(drafts.backtests["frozen_96"] - windows.past[:, -72:]).mean(axis=1)
     np.testing.assert_allclose(errors["frozen_96"], expected)
+
+
+@pytest.mark.heavy
+def test_drafts_of_several_origins_at_once_are_those_of_the_earlier_windows(
+    mini_forecaster: FrozenForecaster,
+) -> None:
+    windows = daily(n=2)
+    by_origin = drafts_at_origins(windows, mini_forecaster, (96, 512), 2)
+    assert len(by_origin) == 3
+    earlier = windows
+    for drafts in by_origin:
+        alone = make_drafts(earlier, mini_forecaster, (96, 512))
+        assert drafts.names == alone.names
+        for part in ("values", "deciles", "backtests"):
+            for name, made in getattr(drafts, part).items():
+                np.testing.assert_allclose(made, getattr(alone, part)[name], rtol=1e-4)
+        earlier = earlier.earlier()
+
+
+@pytest.mark.parametrize(
+    ("season", "horizon", "expected"),
+    [(24, 24, 3), (24, 96, 1), (24, 7, 11), (1440, 60, MOST_BACKTESTS)],
+)
+def test_a_backtest_covers_three_seasons_and_has_a_most_of_origins(
+    season: int, horizon: int, expected: int
+) -> None:
+    assert n_backtests(season, horizon) == expected
+    assert needed_past([96], season, horizon) == max(96, 4 * season) + expected * horizon
 
 
 @pytest.mark.heavy

@@ -14,6 +14,7 @@ from tsfm_pipeline.studies.time_r1.slow_thinking import (
     GATE_MARGIN,
     GATE_ORIGINS,
     LEAST_SAMPLES,
+    drafts_at_gate,
     think,
 )
 from tsfm_pipeline.studies.time_r1.slow_thought import SlowThought
@@ -66,6 +67,15 @@ def test_the_error_of_the_gate_is_that_of_the_same_procedure_at_earlier_origins(
         for forecast, error in zip((draft, refined), errors, strict=True):
             error[origin] = np.abs(forecast - earlier.truth).mean(axis=1)
     np.testing.assert_allclose(think(asker, windows, None, ()).errors, errors.mean(axis=1))
+
+
+def test_drafts_that_are_given_change_nothing(
+    noisy: SlowThought, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = noise_windows(28)
+    drafts = drafts_at_gate(windows, None, ())
+    monkeypatch.setattr(slow_thinking, "drafts_at_origins", None)
+    _assert_equal(noisy, think(random_asker(), windows, None, (), drafts=drafts))
 
 
 def test_nothing_after_the_origin_is_read() -> None:
