@@ -22,6 +22,7 @@ from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy, Sampling
 from tsfm_pipeline.studies.time_r1.prompts import About
 from tsfm_pipeline.studies.time_r1.questions import ask
+from tsfm_pipeline.studies.time_r1.tokenizer import number_ids
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
 
@@ -89,8 +90,8 @@ def answer(
 
     draft: float64 [N, H], which the answers correct; without one they are the values themselves.
     thoughts: the reason of each window, which every answer begins with; without them the policy
-    writes its own. greedy: take the most likely token at every step instead of drawing one; n is
-    then 1. Nothing of `windows.truth` is read but its width, which is H.
+    writes its own. greedy: take the most likely word at every step instead of drawing one, and of
+    numbers the middle one (`Sampling.numbers`); n is then 1. Nothing of `windows.truth` is read but its width, which is H.
 
     An answer can be used if it has a number for each of the H steps: one with more is cut, and one
     with fewer cannot be used, so that no window is dropped. Raises ValueError as
@@ -107,6 +108,7 @@ def answer(
         max_new_tokens=_most_tokens(asker, grammar, "" if forced is None else forced[0]),
         temperature=0.0 if greedy else options.temperature,
         top_p=options.top_p,
+        numbers=number_ids() if asker.codec.name == "number" else range(0),
     )
     completions = asker.policy.sample(asked.prompts, n, sampling, grammar, forced)
     values, problems = _values(completions.texts, asker.codec, frames, n)

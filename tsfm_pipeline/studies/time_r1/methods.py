@@ -68,7 +68,8 @@ METHODS: dict[str, Method] = {
         Method(
             SFT_PLAIN_GREEDY,
             "greedy SFT without a draft",
-            "The supervised policy that sees no draft, one answer, most probable token first.",
+            "The supervised policy that sees no draft; one answer, without chance: the middle of "
+            "the distribution at each step.",
             "policy",
         ),
         Method(
@@ -80,7 +81,7 @@ METHODS: dict[str, Method] = {
         Method(
             SFT_DRAFT_GREEDY,
             "greedy SFT with the draft",
-            "The supervised policy that corrects the draft, one answer, most probable token first.",
+            "The supervised policy that corrects the draft; one answer, without chance.",
             "policy",
         ),
         Method(
@@ -111,7 +112,7 @@ METHODS: dict[str, Method] = {
         Method(
             GRIP_GREEDY,
             "greedy GRIP",
-            "The same policy, one answer, most probable token first.",
+            "The same policy; one answer, without chance.",
             "policy",
         ),
         Method(

@@ -36,6 +36,17 @@ WEIGHT_DEVIATION = 0.02
 NEIGHBOURHOOD = 4.0
 """In number words: the deviation of the Gaussian over which first embeddings are averaged, so that
 neighbours have a correlation of .98 and numbers ten words apart one of .2."""
+ROPE_BASE = 100.0
+"""Base of the rotary positions: the lower it is, the better neighbouring distances are told apart.
+With 100, the longest wave has 471 tokens."""
+DISTANCES = (0, 23, 69, 47, 93, 166)
+"""How far back each head of a layer looks at first, in tokens: the value itself; that a day of 24
+steps before the next one, in the look-back and in the answer, behind a reason and its tags; two
+days; and the same step of a draft for 24 steps. Further heads look nowhere at first.
+"""
+STRENGTH = 2.5
+"""Of the first biases of queries and keys. Attention is nearly all at the distance and its
+neighbours."""
 _TIED = "lm_head.weight"
 
 
@@ -68,6 +79,7 @@ def new_policy(seed: int, shape: OwnShape | None = None) -> LanguagePolicy:
         model = Qwen2ForCausalLM(_config(shape))
     with torch.no_grad():
         model.model.embed_tokens.weight[list(number_ids())] = _neighbours(seed, shape.hidden)
+        _look_back(model)
     return LanguagePolicy(model.eval(), own_tokenizer())
 
 
@@ -168,6 +180,7 @@ def _config(shape: OwnShape) -> Qwen2Config:
         num_key_value_heads=shape.key_value_heads,
         max_position_embeddings=shape.positions,
         initializer_range=WEIGHT_DEVIATION,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
         tie_word_embeddings=True,
     )
 
@@ -181,6 +194,24 @@ def _shape_of(config: Any) -> OwnShape:
         feed_forward=config.intermediate_size,
         positions=config.max_position_embeddings,
     )
+
+
+def _look_back(model: Qwen2ForCausalLM) -> None:
+    """Let the heads of every layer begin by looking at `DISTANCES`, whatever the tokens are.
+
+    A key's bias is the same at every token. A query's is the same, rotated back by the distance, so
+    that rotary positions align the two exactly there (Su et al., 2021).
+    """
+    config = model.config
+    width = config.hidden_size // config.num_attention_heads
+    angles = ROPE_BASE ** (-torch.arange(0, width, 2) / width)
+    key = torch.cat([torch.full((width // 2,), STRENGTH), torch.zeros(width // 2)])
+    queries = torch.zeros(config.num_attention_heads, width)
+    for query, distance in zip(queries, DISTANCES, strict=False):
+        query.copy_(STRENGTH * torch.cat([(distance * angles).cos(), -(distance * angles).sin()]))
+    for layer in model.model.layers:
+        layer.self_attn.k_proj.bias.copy_(key.repeat(config.num_key_value_heads))
+        layer.self_attn.q_proj.bias.copy_(queries.flatten())
 
 
 def _neighbours(seed: int, width: int) -> torch.Tensor:

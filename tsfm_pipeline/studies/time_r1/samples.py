@@ -29,7 +29,7 @@ from tsfm_pipeline.studies.time_r1.drafts import Drafts, best_by_backtest
 from tsfm_pipeline.studies.time_r1.findings import find
 from tsfm_pipeline.studies.time_r1.frames import Frames, frames_of
 from tsfm_pipeline.studies.time_r1.prompts import About, render
-from tsfm_pipeline.studies.time_r1.reasons import own_words, sentence
+from tsfm_pipeline.studies.time_r1.reasons import filled, own_words, sentence
 from tsfm_pipeline.studies.time_r1.teacher import Choice, Teacher, teach
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
@@ -102,12 +102,14 @@ def make_samples(
 
 def thoughts_of(windows: Windows, drafts: Drafts, chosen: Sequence[str], codec: Codec) -> list[str]:
     """Return the reason of each window, in training as at inference: own words where numbers are
-    words of their own, sentences where they are text.
+    words of their own (`reasons.filled`), sentences where they are text.
 
     chosen: the candidate of each window by name. The truth is not read.
     """
-    told = own_words if codec.name == "number" else sentence
-    return [told(findings) for findings in find(windows, drafts, chosen)]
+    found = find(windows, drafts, chosen)
+    if codec.name == "number":
+        return [filled(own_words(findings)) for findings in found]
+    return [sentence(findings) for findings in found]
 
 
 def usable_rows(windows: Windows, drafts: Drafts) -> Ints:
