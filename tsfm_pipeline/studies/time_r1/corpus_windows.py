@@ -117,10 +117,11 @@ def cut_windows(
     left.
     """
     rng = np.random.default_rng([seed, step, 2])
-    series = averaged(series, int(rng.choice(_AVERAGED)))
     past = max(needed_past([look_back], season, horizon) for season in STEPS_OF_SEASONS)
     patches = -(-max(past + horizon - TARGET_LEN, PATCH) // PATCH)
     length = patches * PATCH + TARGET_LEN
+    n_steps = min(int(rng.choice(_AVERAGED)), max(1, series.shape[1] // length))
+    series = averaged(series, n_steps)
     # A third of the windows passes even in a block with many constant series.
     cut = corpus3.sample_windows(series, seed, step, 4 * -(-3 * n // 4), patches)
     values = cut.values[:, length - past - horizon :].double().numpy()

@@ -46,7 +46,7 @@ OWN = {
         DRAFT,
         ETT,
         "task forecast 2 data 1 hour season 24 channel temperature test friday 5 "
-        "past n57 n143 n57 n143 draft n100 n143 format think answer",
+        "draft n100 n143 past n57 n143 n57 n143 format think answer",
     ),
     "a fleet without meaning": (
         FLEET,
