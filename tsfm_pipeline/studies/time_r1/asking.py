@@ -5,6 +5,7 @@ takes the place of those that cannot be used. What does not: which draft is aske
 an answer is used (`slow_thinking`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class Asker:
     as they come. own_reasons: whether slow thinking lets the policy write the reason of each
     answer; otherwise the findings about the draft are given. A policy that was trained on answers
     of the teacher needs its own: its reason names a candidate, its answer is that candidate, and
-    where the given reason names the draft in the prompt, all its corrections are 0.
+    where the given reason names the draft in the prompt, all its corrections are 0. until: when its
+    time is over, as `Sampling` has it.
     """
 
     policy: LanguagePolicy
@@ -47,6 +49,7 @@ class Asker:
     about: About | None = None
     constrained: bool = True
     own_reasons: bool = False
+    until: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def answer(
 
     An answer can be used if it has a number for each of the H steps: one with more is cut, and one
     with fewer cannot be used, so that no window is dropped. Raises ValueError as
-    `LanguagePolicy.sample` does.
+    `LanguagePolicy.sample` does, and `OutOfTime` too.
     """
     if greedy and n != 1:
         raise ValueError(f"{n} greedy answers would all be the same; allowed: n = 1")
@@ -109,6 +112,7 @@ def answer(
         temperature=0.0 if greedy else options.temperature,
         top_p=options.top_p,
         numbers=number_ids() if asker.codec.name == "number" else range(0),
+        until=asker.until,
     )
     completions = asker.policy.sample(asked.prompts, n, sampling, grammar, forced)
     values, problems = _values(completions.texts, asker.codec, frames, n)

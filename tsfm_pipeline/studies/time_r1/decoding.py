@@ -58,7 +58,6 @@ class Decoder:
                 f"model type {config.model_type!r}; allowed are {', '.join(SUPPORTED)}, whose "
                 "layers the decoder knows"
             )
-        self._model = model
         self._n = n
         self._eps = config.rms_norm_eps
         self._kv_heads = config.num_key_value_heads
@@ -92,7 +91,10 @@ class Decoder:
         # [T, N, 1, 1, 1, head]: the same for all heads and completions of a prompt.
         self._cos = cos.transpose(0, 1)[:, :, None, None, None]
         self._sin = sin.transpose(0, 1)[:, :, None, None, None]
+        self._embeddings: Tensor = model.model.embed_tokens.weight
         self._layers = [self._weights(layer) for layer in model.model.layers]
+        self._last_norm = model.model.norm
+        self._head_of_model = _linear(model.lm_head)
         self._step = 0
 
     def advance(self, ids: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ class Decoder:
 
         ids: int64 [R].
         """
-        x = self._model.model.embed_tokens(ids)
+        x = functional.embedding(ids, self._embeddings)
         for index, layer in enumerate(self._layers):
             y = functional.rms_norm(x, x.shape[-1:], layer.norm, self._eps)
             y = self._attention(index, functional.linear(y, *layer.attention))
@@ -109,7 +111,7 @@ class Decoder:
             gate, up = functional.linear(y, *layer.gate_and_up).chunk(2, dim=-1)
             x = x + functional.linear(functional.silu(gate) * up, *layer.down)
         self._step += 1
-        return self._model.lm_head(self._model.model.norm(x))
+        return functional.linear(self._last_norm(x), *self._head_of_model)
 
     def _attention(self, index: int, projected: Tensor) -> Tensor:
         """Return what each row reads [R, heads x head].

@@ -81,7 +81,8 @@ class SlowThinkingForecaster(DirectBaseline):
     ) -> Windows:
         """Return the windows of series [M] at origins [M] whose known values begin at steps [M]."""
         season = panel.seasons[0] if panel.seasons else 1
-        n_past = needed_past(self._contexts, season, horizon, self.look_back)
+        gate_origins = self._asker.options.gate_origins
+        n_past = needed_past(self._contexts, season, horizon, self.look_back, gate_origins)
         steps = origins[:, None] + np.arange(1 - n_past, 1)
         values = panel.filled[series[:, None], np.maximum(steps, 0)].astype(np.float64)
         values[steps < begins[:, None]] = np.nan
@@ -102,6 +103,10 @@ def _step(panel: Panel) -> str:
     season = panel.seasons[0] if panel.seasons else 0
     if not season or _MINUTES_OF_A_DAY % season:
         return "1 step"
-    minutes = _MINUTES_OF_A_DAY // season
-    count, unit = (minutes // 60, "hour") if minutes % 60 == 0 else (minutes, "minute")
-    return f"{count} {unit}{'' if count == 1 else 's'}"
+    return minutes_as_step(_MINUTES_OF_A_DAY // season)
+
+
+def minutes_as_step(minutes: float) -> str:
+    """Return how far apart steps are, as people say it: "15 minutes", "1 hour"."""
+    count, unit = (minutes / 60, "hour") if minutes % 60 == 0 else (minutes, "minute")
+    return f"{count:g} {unit}{'' if count == 1 else 's'}"

@@ -64,8 +64,10 @@ class Grammar:
 
     def allowed(self, states: Tensor, n_tokens: int) -> Tensor:
         """Return which tokens may come next, bool [R, n_tokens], for states int64 [R]."""
+        if self._has_all(n_tokens):
+            return self._may[states]
         found = torch.zeros(len(states), n_tokens, dtype=torch.bool)
-        found[:, self.columns] = self.table[states] != FORBIDDEN
+        found[:, self.columns] = self._may[states]
         return found
 
     def after(self, states: Tensor, ids: Tensor) -> Tensor:
@@ -89,6 +91,15 @@ class Grammar:
             row = self.table[state]
             most[state] = 1 + most[row[row != FORBIDDEN]].max()
         return most
+
+    @cached_property
+    def _may(self) -> Tensor:
+        """Whether each column may come next, bool [S, C]."""
+        return self.table != FORBIDDEN
+
+    def _has_all(self, n_tokens: int) -> bool:
+        """Return whether the columns are all tokens of the model, in their order."""
+        return len(self.columns) == n_tokens and int(self.columns[-1]) == n_tokens - 1
 
     @cached_property
     def _column_of(self) -> Tensor:

@@ -356,6 +356,8 @@ class GripRun:
             "step": step,
             "validation_reward": float(rewards.mean()),
             "validation_windows": len(rewards),
+            # Before the first update the policy is its reference.
+            "kl_nats_per_token": self.history[step - 1][COLUMNS.index("exact_kl")] if step else 0.0,
         }
 
 

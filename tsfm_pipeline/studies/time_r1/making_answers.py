@@ -110,7 +110,7 @@ def _forecasts(
     forecaster: "FrozenForecaster",
 ) -> Iterator[tuple[str, Forecast, dict[str, Any]]]:
     contexts, options = experiment.recipe.contexts, experiment.profile.thinking
-    drafts_by_origin = drafts_at_gate(windows, forecaster, contexts)
+    drafts_by_origin = drafts_at_gate(windows, forecaster, contexts, options.gate_origins)
     drafts = drafts_by_origin[0]
     chosen = best_by_backtest(windows, drafts)
     draft = drafts.taken(chosen)

@@ -99,6 +99,12 @@ class ThinkingOptions(_Options):
     temperature: float = Field(1.0, gt=0, description="a number above 0")
     top_p: float = Field(1.0, gt=0, le=1, description="a number above 0, at most 1")
     max_iterations: int = Field(2, ge=1, description="a whole number, at least 1: passes")
+    gate_origins: int = Field(
+        2,
+        ge=1,
+        description="a whole number, at least 1: earlier origins, a horizon apart, of the backtest "
+        "that decides about a refined forecast",
+    )
     max_new_tokens: int = Field(256, ge=1, description="a whole number, at least 1")
 
 

@@ -6,6 +6,8 @@ completion (`grammar`, `answers`), and training.
 """
 
 import hashlib
+import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +41,8 @@ class Sampling:
     likely token is one of them, a temperature of 0 takes the middle one, which has half of their
     probability below it: of many neighbours with nearly the same probability, the most likely is an
     accident, and the middle one has the least expected absolute error. top_p: only the most likely
-    tokens are drawn that reach this probability together.
+    tokens are drawn that reach this probability together. until: moment of `time.monotonic` after
+    which no further token is drawn.
     """
 
     seed: int
@@ -47,6 +50,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     numbers: range = range(0)
+    until: float = math.inf
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
@@ -54,6 +58,10 @@ class Sampling:
                 f"{self}; allowed are at least 1 new token, a temperature of at least 0, and top_p "
                 "above 0 and at most 1"
             )
+
+
+class OutOfTime(Exception):
+    """Sampling was not done by the moment until which it may go on."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class LanguagePolicy:
         `max_new_tokens`. Runs on one thread, so that the result does not depend on their number.
 
         Raises ValueError for forced texts of another number, or if the grammar may need more than
-        `max_new_tokens`.
+        `max_new_tokens`. Raises OutOfTime if completions are not whole at `sampling.until`.
         """
         forced = self._forced(prompts, forced)
         heads = [self._ids(text) for text in forced]
@@ -220,34 +228,37 @@ class LanguagePolicy:
         decoder = Decoder(self.plain, *self._padded(prompts), n, sampling.max_new_tokens)
         logits = decoder.logits
         rows = len(logits)
-        ids = torch.full((rows, sampling.max_new_tokens), self._padding)
+        # A tokenizer takes as long to say these as a step of a small model takes.
+        padding, end, tag = self._padding, self.tokenizer.eos_token_id, self._ids(ANSWER_END)
+        ids = torch.full((rows, sampling.max_new_tokens), padding)
         mask = torch.zeros(ids.shape, dtype=torch.bool)
         log_probs = torch.zeros(ids.shape)
         running, ended = torch.ones(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
         n_steps = 0
         for step in range(sampling.max_new_tokens):
+            if time.monotonic() > sampling.until:
+                raise OutOfTime(f"after {step} of at most {sampling.max_new_tokens} tokens")
             allowed = None
             if grammar is not None:
                 allowed = grammar.allowed(states, logits.shape[1]) | ~running[:, None]
             chosen = _drawn(logits, uniforms[:, step], sampling, allowed)
             found = logits.float().log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-            ids[:, step] = torch.where(running, chosen, self._padding)
+            ids[:, step] = torch.where(running, chosen, padding)
             log_probs[:, step] = torch.where(running, found, 0.0)
             mask[:, step] = running
             n_steps = step + 1
             if grammar is not None:
                 states = grammar.after(states, chosen)
-            closed = running & self._closed(ids[:, :n_steps])
+            closed = running & self._closed(ids[:, :n_steps], tag)
             ended |= closed
-            running = running & ~closed & (chosen != self.tokenizer.eos_token_id)
+            running = running & ~closed & (chosen != end)
             if not running.any() or n_steps == sampling.max_new_tokens:
                 break
             logits = decoder.advance(ids[:, step])
         return ids[:, :n_steps], mask[:, :n_steps], log_probs[:, :n_steps], ended
 
-    def _closed(self, ids: Tensor) -> Tensor:
+    def _closed(self, ids: Tensor, tag: list[int]) -> Tensor:
         """Return whether each row has just written the end tag, bool [R]."""
-        tag = self._ids(ANSWER_END)
         if len(tag) == 1:
             return ids[:, -1] == tag[0]
         tails = self.tokenizer.batch_decode(ids[:, -_TAIL:])

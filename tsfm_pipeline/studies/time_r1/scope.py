@@ -143,7 +143,13 @@ class Experiment:
         from tsfm_pipeline.studies.time_r1.slow_thinking import needed_past
 
         recipe = self.recipe
-        return needed_past(recipe.contexts, series.season, recipe.horizon, recipe.look_back)
+        return needed_past(
+            recipe.contexts,
+            series.season,
+            recipe.horizon,
+            recipe.look_back,
+            self.profile.thinking.gate_origins,
+        )
 
     def windows(self, name: str, part: Part, most: int, stride: int | None = None) -> Windows:
         """Return at most so many windows of a part of a data set, drawn with the recipe's seed."""

@@ -5,7 +5,7 @@ came of it. What does not: the drafts (`drafts`), the findings (`findings`), ask
 (`asking`), and the forecaster of the pipeline (`forecaster`).
 
 Each pass shows the policy a draft and the findings about it, and takes the median of its answers.
-The same is done at earlier origins, `GATE_ORIGINS` of them, a horizon apart, where the next steps
+The same is done at earlier origins, `gate_origins` of them, a horizon apart, where the next steps
 are known already. The refined forecast takes the draft's place only where its error was lower there
 by `GATE_MARGIN`; it is then the draft of the next pass. Everywhere else the draft stands, so that a
 policy that does not help costs no more than the gate's mistakes. Nothing after a window's origin is
@@ -32,13 +32,12 @@ from tsfm_pipeline.studies.time_r1.drafts import (
 from tsfm_pipeline.studies.time_r1.drafts import needed_past as past_of_drafts
 from tsfm_pipeline.studies.time_r1.findings import Finding, find
 from tsfm_pipeline.studies.time_r1.frames import frames_of
+from tsfm_pipeline.studies.time_r1.policy import OutOfTime
 from tsfm_pipeline.studies.time_r1.reasons import own_words, sentence
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.slow_thought import SlowThought, joined, verdicts
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
-GATE_ORIGINS = 2
-"""Earlier origins of the backtest that decides about a refined forecast, a horizon apart."""
 GATE_MARGIN = 0.05
 """How much lower, as a share, the refined forecast's error must be there.
 
@@ -58,19 +57,25 @@ REFINED = "the_refined_forecast"
 """Name of the draft of a second pass."""
 
 
-def needed_past(contexts: Sequence[int], season: int, horizon: int, look_back: int) -> int:
+def needed_past(
+    contexts: Sequence[int], season: int, horizon: int, look_back: int, gate_origins: int
+) -> int:
     """Return P, the past values that a window needs so that every draft and its backtest are whole
     at all origins.
     """
     whole = past_of_drafts([*contexts, look_back], season, horizon)
-    return whole + GATE_ORIGINS * horizon
+    return whole + gate_origins * horizon
 
 
 def drafts_at_gate(
-    windows: Windows, forecaster: GridForecaster | None, contexts: Sequence[int]
+    windows: Windows,
+    forecaster: GridForecaster | None,
+    contexts: Sequence[int],
+    gate_origins: int,
 ) -> tuple[Drafts, ...]:
     """Return the drafts of all windows at their origin and at the earlier origins of the gate."""
-    return drafts_at_origins(_padded(windows), forecaster, contexts, GATE_ORIGINS)
+    padded = _padded(windows, gate_origins)
+    return drafts_at_origins(padded, forecaster, contexts, gate_origins)
 
 
 def think(
@@ -85,8 +90,9 @@ def think(
 
     forecaster, contexts: of the drafts, as in `make_drafts`. limits: of each window [N]; neither
     drafts nor answers lie outside. drafts: what `drafts_at_gate` returns for the same windows,
-    forecaster and contexts; without them they are computed. The result does not depend on
-    `windows.truth`.
+    forecaster, contexts and number of origins; without them they are computed. The result does not
+    depend on `windows.truth`, and on the clock only where the asker's time is over before the
+    policy has answered (`SlowThought.late`).
 
     Raises ValueError for a look-back with unknown values (fill gaps, and leave out windows whose
     look-back begins before the series), for fewer than `LEAST_SAMPLES` samples, and as the
@@ -109,7 +115,8 @@ def think(
         rows = np.arange(first, min(first + MOST_WINDOWS, len(windows)))
         part = windows.at(rows)
         if drafts is None:
-            of_part = drafts_at_gate(part, forecaster, contexts)
+            n_earlier = asker.options.gate_origins
+            of_part = drafts_at_gate(part, forecaster, contexts, n_earlier)
         else:
             of_part = tuple(made.at(rows) for made in drafts)
         parts.append(_Thinking(asker, part, of_part, limits.take(rows)).result())
@@ -142,8 +149,9 @@ class _Thinking:
         limits: Limits,
     ) -> None:
         self.asker, self.windows, self.limits = asker, windows, limits
-        at_origins = [_padded(windows)]
-        for _ in range(GATE_ORIGINS):
+        n_earlier = asker.options.gate_origins
+        at_origins = [_padded(windows, n_earlier)]
+        for _ in range(n_earlier):
             at_origins.append(at_origins[-1].earlier())
         self.truth = np.stack([earlier.truth for earlier in at_origins[1:]])  # [J, N, H]
         self.origins = [
@@ -170,8 +178,13 @@ class _Thinking:
         errors[0] = self._errors(self.drafts)
         findings = find(now.windows, now.drafts, now.chosen)
         rows = np.arange(n_windows)
+        late = False
         for i in range(n_passes):
-            medians, spread = self._refined(rows)
+            try:
+                medians, spread = self._refined(rows)
+            except OutOfTime:
+                late = True
+                break
             refined[i], errors[1 + i] = medians[0], self._errors(medians)
             # Unknown errors compare as false: without a backtest the draft stands.
             kept[i] = errors[1 + i] < (1 - GATE_MARGIN) * errors[i]
@@ -198,11 +211,13 @@ class _Thinking:
             problems=dict(self.problems),
             own_words=tuple(map(own_words, findings)),
             reasons=tuple(map(sentence, findings)),
+            late=late,
             seconds=0.0,
         )
         thought = replace(thought, forecast=thought.after(n_passes))
         deviation = frames_of(self.windows).deviation
-        told = verdicts(thought, deviation, GATE_ORIGINS * self.windows.horizon)
+        steps = self.asker.options.gate_origins * self.windows.horizon
+        told = verdicts(thought, deviation, steps)
         pairs = zip(thought.reasons, told, strict=True)
         return replace(thought, reasons=tuple(map(" ".join, pairs)))
 
@@ -271,8 +286,8 @@ class _Thinking:
 
     def _unknown(self) -> Floats:
         """Return unknown forecasts at all origins [1 + J, N, H]."""
-        shape = (1 + GATE_ORIGINS, len(self.windows), self.windows.horizon)
-        return np.full(shape, np.nan)
+        n_origins = 1 + self.asker.options.gate_origins
+        return np.full((n_origins, len(self.windows), self.windows.horizon), np.nan)
 
     def _count(self, answers: Answers, rows: Ints) -> None:
         np.add.at(self.failures, rows, answers.failures)
@@ -316,9 +331,11 @@ def _with_refined(origin: _Origin, medians: Floats) -> Drafts:
     )
 
 
-def _padded(windows: Windows) -> Windows:
-    """Return windows with enough past for all earlier origins; it is unknown where it was short."""
-    missing = windows.look_back + GATE_ORIGINS * windows.horizon - windows.past.shape[1]
+def _padded(windows: Windows, n_earlier: int) -> Windows:
+    """Return windows with enough past for so many earlier origins; it is unknown where it was
+    short.
+    """
+    missing = windows.look_back + n_earlier * windows.horizon - windows.past.shape[1]
     if missing <= 0:
         return windows
     times = windows.times

@@ -33,7 +33,8 @@ class SlowThought:
     `answers.Problem` occurred, by name.
     own_words, reasons: the findings about the draft of the last kept pass (of the first pass where
     none was kept), in the words of the own policy, and as sentences with the gate's verdict.
-    seconds: elapsed.
+    late: whether time was over before the last pass that was begun had its answers; what was kept
+    before stands. seconds: elapsed.
     """
 
     forecast: Floats
@@ -49,6 +50,7 @@ class SlowThought:
     problems: Mapping[str, int]
     own_words: tuple[str, ...]
     reasons: tuple[str, ...]
+    late: bool
     seconds: float
 
     @property
@@ -102,6 +104,7 @@ def joined(parts: Sequence[SlowThought]) -> SlowThought:
         problems=dict(problems),
         own_words=tuple(words for part in parts for words in part.own_words),
         reasons=tuple(reason for part in parts for reason in part.reasons),
+        late=any(part.late for part in parts),
         seconds=0.0,
     )
 
@@ -119,7 +122,9 @@ def verdicts(thought: SlowThought, deviation: Floats, steps: int) -> list[str]:
     told = []
     for gate, moved, own, error in zip(thought.gate, change, errors[0], last, strict=True):
         compared = f"{error:.2f} against {own:.2f} standard deviations"
-        if np.isnan(own) or np.isnan(error):
+        if thought.late and not gate:
+            told.append("There was no time for the policy's answers, so the draft stands.")
+        elif np.isnan(own) or np.isnan(error):
             told.append("The policy's answer has no backtest, so the draft stands.")
         elif gate:
             told.append(

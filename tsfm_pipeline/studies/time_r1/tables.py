@@ -209,7 +209,7 @@ TABLES: dict[str, Table] = registry(
             ADAPTERS,
             RECIPE,
             TRAINING,
-            1,
+            2,
             question="Which adapters does the study end with?",
             row="variant",
             inputs=(SFT, RUNS),

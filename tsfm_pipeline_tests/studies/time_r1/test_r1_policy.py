@@ -9,7 +9,12 @@ from tsfm_pipeline.studies.time_r1.answers import parse
 from tsfm_pipeline.studies.time_r1.decoding import Decoder
 from tsfm_pipeline.studies.time_r1.grammar import word_grammar
 from tsfm_pipeline.studies.time_r1.own_policy import OwnShape, new_policy
-from tsfm_pipeline.studies.time_r1.policy import Completions, LanguagePolicy, Sampling
+from tsfm_pipeline.studies.time_r1.policy import (
+    Completions,
+    LanguagePolicy,
+    OutOfTime,
+    Sampling,
+)
 
 TINY = OwnShape(hidden=32, layers=2, heads=4, key_value_heads=2, feed_forward=48)
 HORIZON = 6
@@ -137,6 +142,11 @@ def test_decoding_step_by_step_equals_the_forward_pass_of_transformers(
             expected = policy.plain(input_ids=ids[row : row + 1, start:]).logits[0, 6 - start :]
             stepwise = torch.stack([logits[row] for logits in found])
             torch.testing.assert_close(stepwise, expected, atol=1e-4, rtol=0)
+
+
+def test_no_token_is_drawn_when_the_time_is_over(policy: LanguagePolicy) -> None:
+    with pytest.raises(OutOfTime, match="after 0 of at most 20 tokens"):
+        policy.sample([SHORT], 2, Sampling(seed=3, max_new_tokens=20, until=0.0))
 
 
 def test_a_model_that_the_decoder_does_not_know_is_refused(policy: LanguagePolicy) -> None:

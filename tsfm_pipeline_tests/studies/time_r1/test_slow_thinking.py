@@ -9,10 +9,10 @@ from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.studies.time_r1 import slow_thinking
 from tsfm_pipeline.studies.time_r1.asking import answer
 from tsfm_pipeline.studies.time_r1.drafts import best_by_backtest, make_drafts
+from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.slow_thinking import (
     GATE_MARGIN,
-    GATE_ORIGINS,
     LEAST_SAMPLES,
     drafts_at_gate,
     think,
@@ -24,6 +24,8 @@ from tsfm_pipeline_tests.studies.time_r1.thinking_setting import (
     random_asker,
     wave_windows,
 )
+
+GATE_ORIGINS = ThinkingOptions().gate_origins
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_drafts_that_are_given_change_nothing(
     noisy: SlowThought, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows = noise_windows(28)
-    drafts = drafts_at_gate(windows, None, ())
+    drafts = drafts_at_gate(windows, None, (), GATE_ORIGINS)
     monkeypatch.setattr(slow_thinking, "drafts_at_origins", None)
     _assert_equal(noisy, think(random_asker(), windows, None, (), drafts=drafts))
 
@@ -158,6 +160,27 @@ def test_everything_lies_within_the_limits() -> None:
     for values in (thought.forecast, thought.deciles, thought.draft, thought.refined[0]):
         assert values.min() == 0.0
         assert values.max() <= 0.5
+
+
+def test_when_time_is_over_the_draft_stands_and_the_reason_says_so() -> None:
+    windows = noise_windows(4)
+    late = think(replace(random_asker(), until=0.0), windows, None, ())
+    assert late.late
+    assert not late.kept.any()
+    assert np.isnan(late.refined).all()
+    np.testing.assert_array_equal(late.forecast, think(random_asker(), windows, None, ()).draft)
+    assert all("There was no time for the policy's answers" in reason for reason in late.reasons)
+
+
+def test_one_earlier_origin_costs_a_third_less_and_decides_alone() -> None:
+    windows = noise_windows(3)
+    thought = think(random_asker(gate_origins=1, max_iterations=1), windows, None, ())
+    assert thought.answers.tolist() == [2 * LEAST_SAMPLES] * 3
+    before = windows.past[:, -windows.horizon :]
+    two = think(random_asker(max_iterations=1), windows, None, ())
+    np.testing.assert_allclose(thought.refined, two.refined)
+    error = np.abs(think(random_asker(), windows.earlier(), None, ()).draft - before).mean(axis=1)
+    np.testing.assert_allclose(thought.errors[0], error)
 
 
 def test_many_windows_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
