@@ -30,7 +30,8 @@ from tsfm_pipeline.serving.contract import (
 from tsfm_pipeline.serving.fallback import FallbackAnswer
 from tsfm_pipeline.serving.postprocess import Finished
 from tsfm_pipeline.serving.preparation import Prepared, ignored
-from tsfm_pipeline.serving.runtimes import Answer, Runtime
+from tsfm_pipeline.serving.reasoning import Reasoning
+from tsfm_pipeline.serving.runtimes import Answer, Floats, Runtime, Thought
 
 Floats32 = npt.NDArray[np.float32]
 Target = Literal["0.8", "0.9"]
@@ -44,7 +45,7 @@ class Forecast:
 
     yhat: by the level's text, a value per step. low, high: of the intervals by their target's text.
     deciles: as the model gave them, float32 [H * 9] in the client's unit, not writeable. asked:
-    values that it is made from. warnings: code and count.
+    values that it is made from. warnings: code and count. reasoning: of a model that reasons.
     """
 
     yhat: dict[str, tuple[float, ...]]
@@ -58,6 +59,7 @@ class Forecast:
     configuration: str | None
     asked: int
     warnings: tuple[tuple[str, int], ...]
+    reasoning: Reasoning | None = None
 
 
 def model_forecast(
@@ -76,6 +78,24 @@ def model_forecast(
         configuration=answer.configuration,
         asked=answer.asked,
         warnings=prepared.warnings + finished.warnings + Counter((*answer.warnings, *codes)),
+        reasoning=None if answer.thought is None else reasoning_of(answer.thought, prepared),
+    )
+
+
+def reasoning_of(thought: Thought, prepared: Prepared) -> Reasoning:
+    """Return a model's reasoning with its numbers in the client's unit."""
+
+    def told(values: Floats) -> list[float]:
+        return [float(value) for value in prepared.to_client(values)]
+
+    return Reasoning(
+        verdict=thought.verdict,
+        text=thought.text,
+        draft=told(thought.draft),
+        refined=None if thought.refined is None else told(thought.refined),
+        answers=thought.answers,
+        unreadable=thought.unreadable,
+        thinking_ms=round(1e3 * thought.seconds, 3),
     )
 
 
@@ -199,6 +219,7 @@ def response(
         meta=meta,
         conformal=forecast.conformal,
         conformal_last_step=last,
+        reasoning=forecast.reasoning,
     )
 
 

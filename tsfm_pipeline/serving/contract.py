@@ -31,6 +31,7 @@ from pydantic_core import PydanticCustomError
 from tsfm_pipeline.serving.error_codes import ErrorBody as ErrorBody
 from tsfm_pipeline.serving.error_codes import ErrorCode as ErrorCode
 from tsfm_pipeline.serving.error_codes import Problem as Problem
+from tsfm_pipeline.serving.reasoning import Reasoning
 from tsfm_pipeline.serving.request_checks import (
     FREQ_PATTERN,
     Floats,
@@ -348,6 +349,7 @@ class ForecastResponse(BaseModel):
 
     yhat_q: by the quantile's level as text, one value per step. intervals: central 80 % and 90 %
     intervals, calibrated where `conformal` is given, else read off the forecast's quantiles.
+    reasoning: of a model that reasons.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -362,6 +364,7 @@ class ForecastResponse(BaseModel):
     meta: Meta
     conformal: Conformal | None = None
     conformal_last_step: LastStep | None = None
+    reasoning: Reasoning | None = None
 
 
 class BatchItem(BaseModel):

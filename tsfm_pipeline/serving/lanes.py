@@ -18,7 +18,14 @@ from tsfm_pipeline.serving.errors import InvalidRequest, problem
 from tsfm_pipeline.serving.licences import DAEMON_LICENCES, UNKNOWN_LICENCE, check_licence
 from tsfm_pipeline.serving.metrics import Metrics, Reason
 from tsfm_pipeline.serving.postprocess import InvalidOutput, OutputFault
-from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, Runtime, RuntimeFailure
+from tsfm_pipeline.serving.runtimes import (
+    Answer,
+    Failure,
+    LooksBack,
+    Query,
+    Runtime,
+    RuntimeFailure,
+)
 from tsfm_pipeline.serving.settings import BreakerSettings
 
 VERDICT_S = 0.05
@@ -69,6 +76,10 @@ class Lane:
         if known == UNKNOWN_LICENCE and self.runtime.name == "tollama":
             return DAEMON_LICENCES.get(self.runtime.model, UNKNOWN_LICENCE)
         return known
+
+    def lookback(self, freq: float, horizon: int) -> int:
+        """Return how many of the last values the runtime reads; 0 where it does not say."""
+        return self.runtime.lookback(freq, horizon) if isinstance(self.runtime, LooksBack) else 0
 
     def check_licence(self, environment: Literal["dev", "prod"]) -> None:
         """Raise `ModelNotAllowed` where the licence does not allow the model here."""

@@ -28,6 +28,7 @@ from prometheus_client.utils import floatToGoString
 
 from tsfm_pipeline import __version__
 from tsfm_pipeline.serving.contract import BreakerState, DegradationState, RolloutStage
+from tsfm_pipeline.serving.reasoning_metrics import ReasoningMetrics
 
 LATENCY_BUCKETS_MS = (5, 10, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 1_000, 1_600, 2_500)
 CYCLE_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
@@ -78,7 +79,9 @@ class Reason(StrEnum):
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process, in a registry of their own. reasoning: those of models that
+    reason.
+    """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or CollectorRegistry()
@@ -191,6 +194,7 @@ class Metrics:
         Gauge(
             "tsfm_build_info", "1; the version is a label", ["version"], registry=registry
         ).labels(__version__).set(1)
+        self.reasoning = ReasoningMetrics(registry)
         self._declare()
 
     def _declare(self) -> None:

@@ -11,7 +11,7 @@ that the model would see count. The tolerance is the server's, or the client's i
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -111,8 +111,19 @@ def ignored(*, covariates: bool, params: bool) -> tuple[str, ...]:
     return tuple(code for code, has in given.items() if has)
 
 
-def prepare(request: ForecastRequest, settings: InputSettings, markets: Markets) -> Prepared:
+def _nothing_more(freq: float, horizon: int) -> int:
+    return 0
+
+
+def prepare(
+    request: ForecastRequest,
+    settings: InputSettings,
+    markets: Markets,
+    lookback: Callable[[float, int], int] = _nothing_more,
+) -> Prepared:
     """Return the series to forecast.
+
+    lookback: of the model, as `Lane.lookback`; as many values are kept if there are so many.
 
     Raises `InvalidRequest` for more values than the settings allow, for values outside [0, 1] on
     the logit scale, and for quotes of which fewer than two have a value.
@@ -121,7 +132,8 @@ def prepare(request: ForecastRequest, settings: InputSettings, markets: Markets)
     freq = minutes_of(request.freq)
     observed = _observed(request, 60.0 * freq, settings.last_trade_minutes)
     _check_scale(request, observed)
-    most = max(settings.input_len, markets.steps_back(freq, request.horizon_steps))
+    horizon = request.horizon_steps
+    most = max(settings.input_len, markets.steps_back(freq, horizon), lookback(freq, horizon))
     chosen, ages = _on_grid(observed.steps, most, _steps_since(request, 60.0 * freq))
     n_missing = int(np.count_nonzero(ages))
     too_old = float(ages.max()) * freq > _tolerance(request, settings)

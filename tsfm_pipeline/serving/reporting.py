@@ -13,6 +13,7 @@ from tsfm_pipeline.serving.lanes import Lane
 from tsfm_pipeline.serving.licences import LicenceTag, tag_of
 from tsfm_pipeline.serving.metrics import RUNTIMES
 from tsfm_pipeline.serving.published import Published
+from tsfm_pipeline.serving.runtimes import Trained
 from tsfm_pipeline.serving.service import ForecastService
 from tsfm_pipeline.serving.status import CalibrationStatus, ModelStatus, Ready, RolloutStatus
 
@@ -58,6 +59,9 @@ def observe(service: ForecastService) -> None:
             metrics.batches(name, batcher.take_sizes())
         if joining:
             metrics.waiting(name, sum(batcher.n_waiting for batcher in joining))
+    for lane in service.lanes:
+        if isinstance(lane.runtime, Trained):
+            metrics.reasoning.policy(lane.runtime.measures)
     metrics.degradation(service.degradation.state)
     metrics.rollout(service.stage)
     calibration = _calibration(service)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +44,44 @@ class Query:
     params: Mapping[str, bool | int | float | str] = field(default_factory=dict)
 
 
+class Verdict(StrEnum):
+    """What became of a model's second thoughts; a label of metrics.
+
+    refined: they are the answer. draft: they lost against the draft, which is the answer. late:
+    there was no time for them, and the draft is the answer.
+    """
+
+    REFINED = "refined"
+    DRAFT = "draft"
+    LATE = "late"
+
+
+@dataclass(frozen=True, eq=False)
+class Thought:
+    """How a model that reasons came to its answer, on the query's scale.
+
+    text: the reasons in plain English. draft: float64 [H], what it started from. refined: float64
+    [H], what it came to, used or not; None where it came to nothing in time. answers, unreadable:
+    answers that it gave itself, and how many of them could not be read, so that the draft stood in.
+    seconds: that all of this took.
+    """
+
+    verdict: Verdict
+    text: str
+    draft: Floats
+    refined: Floats | None
+    answers: int
+    unreadable: int
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """Quantiles on the query's scale: values float64 [H, L] at ascending levels [L].
 
     They may cross and may be not finite; `postprocess` judges them. configuration: of the local
-    model. warnings: codes for the client. asked: values of the series that the model saw.
+    model. warnings: codes for the client. asked: values of the series that the model saw. thought:
+    of a model that reasons.
     """
 
     levels: tuple[float, ...]
@@ -57,6 +89,7 @@ class Answer:
     asked: int
     configuration: str | None = None
     warnings: tuple[str, ...] = ()
+    thought: Thought | None = None
 
 
 class Failure(StrEnum):
@@ -123,3 +156,24 @@ class Runtime(Protocol):
 
     async def close(self) -> None:
         """Finish what is running, refuse what waits, and release everything."""
+
+
+@runtime_checkable
+class LooksBack(Protocol):
+    """A runtime that says how much of a series it reads."""
+
+    def lookback(self, freq: float, horizon: int) -> int:
+        """Return how many of the last values it reads, where a request has them. freq: minutes per
+        step.
+        """
+        ...
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A runtime that knows what the training of its weights measured."""
+
+    @property
+    def measures(self) -> Mapping[str, float]:
+        """The measures by name (`reasoning_metrics.MEASURES`); unknown ones are left out."""
+        ...

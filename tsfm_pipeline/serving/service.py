@@ -145,8 +145,8 @@ class ForecastService:
         cancelled call costs the model nothing more.
         """
         received = datetime.now(UTC)
-        prepared = prepare(request, self.settings.input, self.markets)
         lane = self.lanes.of(request.model)
+        prepared = prepare(request, self.settings.input, self.markets, lane.lookback)
         lane.check_licence(self.settings.environment)
         route = self._routing.route(request.market_id, prepared.segments, self.decision)
         deadline = Deadline(arrived + self.settings.deadline_s, self._clock)
@@ -242,6 +242,8 @@ class ForecastService:
 
         async def judge(answer: Answer) -> Forecast:
             await self.turns.mine()
+            if answer.thought is not None:
+                self.metrics.reasoning.thought(answer.thought)
             finished = finish(
                 answer.levels, answer.values, prepared, calibration, self.settings.safety
             )

@@ -37,6 +37,16 @@ HEALTHY = {
     'tsfm_recorded_total{result="written"}': "0+100",
     'tsfm_recorded_total{result="failed"}': "0",
     'tsfm_rollout_stage_info{stage="10"}': "0",
+    'tsfm_reasoning_answers_total{result="read"}': "0+320",
+    'tsfm_reasoning_answers_total{result="unreadable"}': "0",
+    'tsfm_reasoning_forecasts_total{verdict="refined"}': "0+5",
+    'tsfm_reasoning_forecasts_total{verdict="draft"}': "0+5",
+    'tsfm_reasoning_forecasts_total{verdict="late"}': "0",
+    'tsfm_reasoning_latency_ms_bucket{le="500"}': "0+10",
+    'tsfm_reasoning_latency_ms_bucket{le="2500"}': "0+10",
+    'tsfm_reasoning_latency_ms_bucket{le="+Inf"}': "0+10",
+    "tsfm_policy_validation_reward": "0.4",
+    "tsfm_policy_kl_nats_per_token": "0.05",
 }
 """Every series that the rules read, with a value (or a start and a step) that none fires on."""
 ROLLOUT = {'tsfm_rollout_stage_info{stage="10"}': "1"}
@@ -76,6 +86,14 @@ CASES = {
     "TsfmIntervalsWide": Case({'tsfm_interval_width{bucket="0.9"}': "0.51"}, 32),
     "TsfmCalibrationOld": Case({"tsfm_calibration_age_seconds": "200000"}, 12),
     "TsfmRecordsLost": Case({'tsfm_recorded_total{result="failed"}': "0+1"}, 3),
+    "TsfmReasoningUnreadable": Case(
+        {'tsfm_reasoning_answers_total{result="unreadable"}': "0+2"}, 34
+    ),
+    "TsfmReasoningNeverUsed": Case({'tsfm_reasoning_forecasts_total{verdict="refined"}': "0"}, 75),
+    "TsfmReasoningSlow": Case({'tsfm_reasoning_latency_ms_bucket{le="500"}': "0"}, 34),
+    "TsfmReasoningLate": Case({'tsfm_reasoning_forecasts_total{verdict="late"}': "0+1"}, 34),
+    "TsfmPolicyReward": Case({"tsfm_policy_validation_reward": "-0.1"}, 12),
+    "TsfmPolicyKl": Case({"tsfm_policy_kl_nats_per_token": "0.11"}, 12),
     "TsfmRolloutSlow": Case(
         {
             **ROLLOUT,
