@@ -3,11 +3,12 @@
 `python benchmarks/time_r1_request.py [--quick] [--horizon 128] [--samples 16]` prints one JSON
 object.
 
-The policy has its full size and first weights: what its weights are does not change the latency,
-but whether a second pass follows does. Both are timed: one pass, which is what a request takes
-where the gate keeps the draft, and two, which is the most that it takes. Drafts are those of the
-bundled model at two contexts. Histories are synthetic and in memory, and requests are answered one
-by one.
+`service` is what the service asks for: one pass, with one earlier origin as its check. `study` is
+what the study asks for, two origins and up to two passes; its second pass follows only where the
+gate kept the first, so `study_one_pass` is what a request takes where the gate keeps the draft. The
+policy has its full size and first weights: what its weights are does not change the latency of a
+pass. Drafts are those of the bundled model at two contexts. Histories are synthetic and in memory,
+and requests are answered one by one, without HTTP.
 `cpu_s` is the processor time: on a machine that does other work, the seconds of the clock are those
 of the other work too.
 
@@ -28,17 +29,20 @@ from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.studies.time_r1 import slow_thinking
 from tsfm_pipeline.studies.time_r1.asking import Asker
 from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
+from tsfm_pipeline.studies.time_r1.forecaster import CONTEXTS, LOOK_BACK
 from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.own_policy import new_policy
+from tsfm_pipeline.studies.time_r1.serving_plugin import OPTIONS
 from tsfm_pipeline.studies.time_r1.windows import Windows
 
-SEASON, LOOK_BACK, CONTEXTS = 24, 96, (96, 512)
+SEASON = 24
 WARM_UP = 2
 
 
 def request(number: int, horizon: int) -> Windows:
     """Return the window of one request: a noisy daily wave."""
-    n_past = slow_thinking.needed_past(CONTEXTS, SEASON, horizon, LOOK_BACK)
+    most = ThinkingOptions().gate_origins
+    n_past = slow_thinking.needed_past(CONTEXTS, SEASON, horizon, LOOK_BACK, most)
     rng = np.random.default_rng(number)
     steps = np.arange(n_past) / SEASON + rng.random()
     past = 5 + np.sin(2 * np.pi * steps) + 0.5 * rng.normal(size=n_past)
@@ -70,12 +74,12 @@ def quantiles(name: str, seconds: list[float]) -> dict[str, float]:
 
 
 def drafting(forecaster: Any, horizon: int, n: int) -> dict[str, Any]:
-    """Return quantiles of the seconds that the drafts at one origin take."""
+    """Return quantiles of the seconds that the drafts of the service take, at both origins."""
     seconds = []
     for number in range(n + WARM_UP):
         window = request(number, horizon)
         begin = time.perf_counter()
-        slow_thinking.make_drafts(window, forecaster, CONTEXTS)
+        slow_thinking.drafts_at_gate(window, forecaster, CONTEXTS, OPTIONS.gate_origins)
         seconds.append(time.perf_counter() - begin)
     return quantiles("s", seconds[WARM_UP:])
 
@@ -83,28 +87,34 @@ def drafting(forecaster: Any, horizon: int, n: int) -> dict[str, Any]:
 def main() -> None:
     """Print the measurement."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="5 requests instead of 50")
+    parser.add_argument("--quick", action="store_true", help="5 requests instead of 30")
     parser.add_argument("--horizon", type=int, default=128)
     parser.add_argument("--samples", type=int, default=16)
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    n = 5 if arguments.quick else 50
+    n = 5 if arguments.quick else 30
     forecaster = load_forecaster("bundled", device="cpu")
     policy = new_policy(0)
     result: dict[str, Any] = {
         **ran_on(),
         "horizon": arguments.horizon,
         "samples": arguments.samples,
-        "gate_origins": slow_thinking.GATE_ORIGINS,
         "n_parameters": policy.plain.num_parameters(),
-        "drafts_at_one_origin": drafting(forecaster, arguments.horizon, n),
+        "drafts": drafting(forecaster, arguments.horizon, n),
     }
     # A margin of minus infinity lets every refined forecast win: each request takes all passes.
     slow_thinking.GATE_MARGIN = -np.inf
-    for passes in (1, 2):
-        options = ThinkingOptions(samples=arguments.samples, max_iterations=passes)
+    asked = {
+        "service": OPTIONS,
+        "study_one_pass": ThinkingOptions(max_iterations=1),
+        "study": ThinkingOptions(),
+    }
+    for name, options in asked.items():
+        options = options.model_copy(update={"samples": arguments.samples})
         asker = Asker(policy, NumberCodec(), "own", options)
-        result[f"passes_{passes}"] = measure(asker, forecaster, arguments.horizon, n)
+        measured = measure(asker, forecaster, arguments.horizon, n)
+        passes, origins = options.max_iterations, options.gate_origins
+        result[name] = {"passes": passes, "gate_origins": origins, **measured}
     print(json.dumps(result, indent=2))
 
 

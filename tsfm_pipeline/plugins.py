@@ -40,8 +40,14 @@ them. They cost too much to run wherever the distribution is installed, so witho
 none is found, and no fingerprint depends on them. A report section of a study takes part with the
 forecaster of its name.
 """
-_ASKED_FOR = (FORECASTERS, REPORT_SECTIONS)
-"""Groups in which an own entry is found only where it is asked for."""
+OWN_MODELS_VARIABLE = "TSFM_STUDY_MODELS"
+"""Names the models of this distribution's own studies that the online service has, likewise."""
+_OPT_IN = {
+    FORECASTERS: OWN_FORECASTERS_VARIABLE,
+    REPORT_SECTIONS: OWN_FORECASTERS_VARIABLE,
+    SERVING_MODELS: OWN_MODELS_VARIABLE,
+}
+"""Groups in which an own entry is found only where the variable names it."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*\bextra\s*==\s*[\"']([^\"']+)[\"']")
@@ -152,12 +158,13 @@ def _entries(group: str) -> tuple[EntryPoint, ...]:
 
 
 def _takes_part(entry: EntryPoint) -> bool:
-    """Return whether an entry is of another package, of a group in which all take part, or asked
+    """Return whether an entry is of another package, of a group that needs no variable, or asked
     for by its name.
     """
-    if entry.group not in _ASKED_FOR or _distribution(entry) != OWN_DISTRIBUTION:
+    variable = _OPT_IN.get(entry.group)
+    if variable is None or _distribution(entry) != OWN_DISTRIBUTION:
         return True
-    return entry.name in os.environ.get(OWN_FORECASTERS_VARIABLE, "").split(",")
+    return entry.name in os.environ.get(variable, "").split(",")
 
 
 def _digest(value: Any) -> str:

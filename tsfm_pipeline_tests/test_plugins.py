@@ -12,7 +12,9 @@ from tsfm_pipeline.plugins import (
     GROUPS,
     OWN_DISTRIBUTION,
     OWN_FORECASTERS_VARIABLE,
+    OWN_MODELS_VARIABLE,
     REPORT_SECTIONS,
+    SERVING_MODELS,
     YARDSTICKS,
     PluginError,
     forget,
@@ -130,14 +132,21 @@ def test_what_is_no_name_is_refused(site: Site, name: str) -> None:
         found(FORECASTERS)
 
 
-@pytest.mark.parametrize("group", [FORECASTERS, REPORT_SECTIONS])
-def test_forecasters_of_the_own_studies_take_part_only_where_they_are_asked_for(
-    group: str, site: Site, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("group", "variable"),
+    [
+        (FORECASTERS, OWN_FORECASTERS_VARIABLE),
+        (REPORT_SECTIONS, OWN_FORECASTERS_VARIABLE),
+        (SERVING_MODELS, OWN_MODELS_VARIABLE),
+    ],
+)
+def test_what_is_of_the_own_studies_takes_part_only_where_it_is_asked_for(
+    group: str, variable: str, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And so do their sections, which have the same names."""
+    """Sections have the names of their forecasters."""
     site.install(OWN_DISTRIBUTION, "", {group: {"costly": "__name__", "other": "__name__"}})
     assert installed(group) == ()
-    monkeypatch.setenv(OWN_FORECASTERS_VARIABLE, "nothing,costly")
+    monkeypatch.setenv(variable, "nothing,costly")
     forget()
     assert [plugin.name for plugin in installed(group)] == ["costly"]
 

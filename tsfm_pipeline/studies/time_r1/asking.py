@@ -94,7 +94,8 @@ def answer(
     draft: float64 [N, H], which the answers correct; without one they are the values themselves.
     thoughts: the reason of each window, which every answer begins with; without them the policy
     writes its own. greedy: take the most likely word at every step instead of drawing one, and of
-    numbers the middle one (`Sampling.numbers`); n is then 1. Nothing of `windows.truth` is read but its width, which is H.
+    numbers the middle one (`Sampling.numbers`); n is then 1. Nothing of `windows.truth` is read but
+    its width, which is H.
 
     An answer can be used if it has a number for each of the H steps: one with more is cut, and one
     with fewer cannot be used, so that no window is dropped. Raises ValueError as

@@ -40,6 +40,8 @@ POLICY_VARIABLE = "TSFM_TIME_R1_POLICY"
 SHIPPED = "data/checkpoints/time-r1"
 BASE, SHIPPED_ADAPTERS = "base", ("sft", "grip")
 """Folders of the base, and of the adapters that are merged into it in this order, if they exist."""
+MEASURED = ("validation_reward", "kl_nats_per_token")
+"""What the training of an adapter by GRIP measured, as its config.json has it."""
 _TEXT = """# Model card: `{name}`
 
 A policy of the study of slow thinking: the own policy with the adapters of one run merged into it.
@@ -82,11 +84,16 @@ SHIPPED_ASKED_WITH = AskedWith(96, (96, 512), "own", ThinkingOptions())
 
 @dataclass(frozen=True)
 class PromotedPolicy:
-    """The policy in use outside of the study, adapters merged. source: the folder it is from."""
+    """The policy in use outside of the study, adapters merged.
+
+    source: the folder it is from. facts: what the config.json of its last part states, and the
+    licence that of its first part does.
+    """
 
     source: Path
     policy: "LanguagePolicy"
     asked_with: AskedWith
+    facts: Mapping[str, Any]
 
 
 def checkpoints_dir(settings: Settings) -> Path:
@@ -154,7 +161,10 @@ def register(settings: Settings, prefix: str, variant: str = GRIP) -> StagedChec
 
     policy = trained(experiment, adapters, variant)
     follows = dict(adapters.select("variant", "follows").iter_rows())
-    facts = _facts(record, folder.name, variant, follows)
+    (files,) = adapters.filter(variant=variant)["files"].to_list()
+    of_adapter = json.loads(next(f["content"] for f in files if f["name"] == CONFIG_FILE))
+    measured = {name: of_adapter[name] for name in MEASURED if name in of_adapter}
+    facts = {**_facts(record, folder.name, variant, follows), **measured}
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
@@ -223,16 +233,19 @@ def load_promoted(settings: Settings) -> PromotedPolicy:
     Raises CheckpointError where it is absent, pickled, or not what its digest says.
     """
     from tsfm_pipeline.studies.time_r1.adapters import load_adapter, merged
-    from tsfm_pipeline.studies.time_r1.own_policy import load_policy
+    from tsfm_pipeline.studies.time_r1.own_policy import load_policy, read_config
 
     source = policy_source(settings)
     if isinstance(source, StagedCheckpoint):
-        return PromotedPolicy(source.folder, load_policy(source.folder), asked_with(source))
+        policy = load_policy(source.folder)
+        return PromotedPolicy(source.folder, policy, asked_with(source), source.config)
     policy = load_policy(source / BASE)
+    facts = read_config(source / BASE)
     for name in SHIPPED_ADAPTERS:
         if (source / name).is_dir():
             policy = merged(load_adapter(policy, source / name, trainable=False))
-    return PromotedPolicy(source, policy, SHIPPED_ASKED_WITH)
+            facts = {"licence": facts.get("licence"), **read_config(source / name)}
+    return PromotedPolicy(source, policy, SHIPPED_ASKED_WITH, facts)
 
 
 def asked_with(checkpoint: StagedCheckpoint) -> AskedWith:

@@ -210,7 +210,7 @@ def _look_back(model: Qwen2ForCausalLM) -> None:
     for query, distance in zip(queries, DISTANCES, strict=False):
         query.copy_(STRENGTH * torch.cat([(distance * angles).cos(), -(distance * angles).sin()]))
     for layer in model.model.layers:
-        layer.self_attn.k_proj.bias.copy_(key.repeat(config.num_key_value_heads))
+        layer.self_attn.k_proj.bias.view(-1, width).copy_(key)
         layer.self_attn.q_proj.bias.copy_(queries.flatten())
 
 

@@ -4,12 +4,14 @@ What belongs here: the passes over windows, the backtest that decides about each
 came of it. What does not: the drafts (`drafts`), the findings (`findings`), asking the policy
 (`asking`), and the forecaster of the pipeline (`forecaster`).
 
-Each pass shows the policy a draft and the findings about it, and takes the median of its answers.
-The same is done at earlier origins, `gate_origins` of them, a horizon apart, where the next steps
-are known already. The refined forecast takes the draft's place only where its error was lower there
-by `GATE_MARGIN`; it is then the draft of the next pass. Everywhere else the draft stands, so that a
-policy that does not help costs no more than the gate's mistakes. Nothing after a window's origin is
-read.
+Each pass shows the policy a draft and the findings about it, and takes the answer that it gives
+without chance: the middle number at each step. A median of sampled answers is worse, because each
+of them goes on from its own chances (`policy.Sampling`). The same is done at earlier origins,
+`gate_origins` of them, a horizon apart, where the next steps are known already. The refined
+forecast takes the draft's place only where its error was lower there by `GATE_MARGIN`; it is then
+the draft of the next pass, and the spread of sampled answers gives its deciles. Everywhere else the
+draft stands, so that a policy that does not help costs no more than the gate's mistakes. Nothing
+after a window's origin is read.
 """
 
 import time
@@ -24,6 +26,7 @@ from tsfm_pipeline.evaluation.limits import UNLIMITED, Limits
 from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
 from tsfm_pipeline.studies.time_r1.asking import Answers, Asker, answer
 from tsfm_pipeline.studies.time_r1.drafts import (
+    MEDIAN,
     Drafts,
     best_by_backtest,
     drafts_at_origins,
@@ -181,21 +184,23 @@ class _Thinking:
         late = False
         for i in range(n_passes):
             try:
-                medians, spread = self._refined(rows)
+                points = self._refined(rows)
+                errors_now = self._errors(points)
+                # Unknown errors compare as false: without a backtest the draft stands.
+                won = errors_now < (1 - GATE_MARGIN) * errors[i]
+                rows = np.flatnonzero(won)
+                spread = self._spread(rows, points[0, rows])
             except OutOfTime:
                 late = True
                 break
-            refined[i], errors[1 + i] = medians[0], self._errors(medians)
-            # Unknown errors compare as false: without a backtest the draft stands.
-            kept[i] = errors[1 + i] < (1 - GATE_MARGIN) * errors[i]
-            rows = np.flatnonzero(kept[i])
+            refined[i], errors[1 + i], kept[i] = points[0], errors_now, won
             if not len(rows):
                 break
-            deciles[rows] = spread[rows]
+            deciles[rows] = spread
             if i:
                 for row, found in zip(rows, self._findings(rows), strict=True):
                     findings[row] = found
-            self._start_from(medians, rows)
+            self._start_from(points, rows)
         deciles = self._within(deciles, np.arange(n_windows))
         thought = SlowThought(
             forecast=draft,
@@ -221,33 +226,42 @@ class _Thinking:
         pairs = zip(thought.reasons, told, strict=True)
         return replace(thought, reasons=tuple(map(" ".join, pairs)))
 
-    def _refined(self, rows: Ints) -> tuple[Floats, Floats]:
-        """Ask about some windows at all origins, and return the medians of the answers [1 + J, N,
-        H] and the deciles at the request's origin [N, H, 9]; NaN where nothing was asked.
+    def _refined(self, rows: Ints) -> Floats:
+        """Ask about some windows at all origins, and return the points of the answers that are
+        given without chance [1 + J, N, H]; NaN where nothing was asked.
         """
-        n = self.asker.options.samples
         at_origins = [_some(origin, rows) for origin in self.origins]
         asked = np.concatenate([origin.rows for origin in at_origins])
         numbers = np.repeat(
             [origin.number for origin in at_origins], [len(origin.rows) for origin in at_origins]
         )
+        points = self._unknown()
+        answers = self._answers(at_origins, self.drafts[numbers, asked], asked, n=1, greedy=True)
+        points[numbers, asked] = self._within(answers.median, asked)
+        return points
+
+    def _spread(self, rows: Ints, points: Floats) -> Floats:
+        """Return deciles [M, H, 9] of sampled answers about some windows at the request's origin,
+        moved so that their medians are points [M, H].
+        """
+        if not len(rows):
+            return np.empty((*points.shape, len(QUANTILE_LEVELS)))
+        now = _some(self.origins[0], rows)
+        n = self.asker.options.samples
+        deciles = self._answers([now], self.drafts[0, rows], rows, n=n, greedy=False).deciles
+        return deciles - deciles[..., MEDIAN, None] + points[..., None]
+
+    def _answers(
+        self, at_origins: Sequence[_Origin], draft: Floats, rows: Ints, *, n: int, greedy: bool
+    ) -> Answers:
+        """Return n answers about each window of some origins, and count them."""
         thoughts = None
         if not self.asker.own_reasons:
             thoughts = [thought for origin in at_origins for thought in self._thoughts(origin)]
-        answers = answer(
-            self.asker,
-            _stacked([origin.windows for origin in at_origins]),
-            self.drafts[numbers, asked],
-            thoughts,
-            n=n,
-        )
-        self._count(answers, asked)
-        medians = self._unknown()
-        medians[numbers, asked] = self._within(answers.median, asked)
-        deciles = np.full((*medians.shape[1:], len(QUANTILE_LEVELS)), np.nan)
-        here = numbers == 0
-        deciles[asked[here]] = answers.deciles[here]
-        return medians, deciles
+        windows = _stacked([origin.windows for origin in at_origins])
+        answers = answer(self.asker, windows, draft, thoughts, n=n, greedy=greedy)
+        self._count(answers, rows)
+        return answers
 
     def _thoughts(self, origin: _Origin) -> list[str]:
         return thoughts_of(origin.windows, origin.drafts, origin.chosen, self.asker.codec)
@@ -257,14 +271,14 @@ class _Thinking:
         now = _some(self.origins[0], rows)
         return find(now.windows, now.drafts, now.chosen)
 
-    def _start_from(self, medians: Floats, rows: Ints) -> None:
+    def _start_from(self, points: Floats, rows: Ints) -> None:
         """Let refined forecasts [1 + J, N, H] be the drafts of some windows from now on."""
-        self.drafts[:, rows] = medians[:, rows]
+        self.drafts[:, rows] = points[:, rows]
         refined = set(rows.tolist())
         self.origins = [
             replace(
                 origin,
-                drafts=_with_refined(origin, medians),
+                drafts=_with_refined(origin, points),
                 chosen=tuple(
                     REFINED if row in refined else name
                     for row, name in zip(origin.rows.tolist(), origin.chosen, strict=True)
@@ -313,19 +327,19 @@ def _some(origin: _Origin, rows: Ints) -> _Origin:
     )
 
 
-def _with_refined(origin: _Origin, medians: Floats) -> Drafts:
+def _with_refined(origin: _Origin, points: Floats) -> Drafts:
     """Return an origin's drafts with the refined forecasts [1 + J, N, H] as a further one, whose
     backtest is what was refined at the origins before this one.
     """
     width = next(iter(origin.drafts.backtests.values())).shape[1]
     backtest = np.full((len(origin.rows), width), np.nan)
     # Oldest first, as `Drafts` has them.
-    known = [made[origin.rows] for made in medians[: origin.number : -1]]
+    known = [made[origin.rows] for made in points[: origin.number : -1]]
     if known:
         joined = np.concatenate(known, axis=1)[:, -width:]
         backtest[:, width - joined.shape[1] :] = joined
     return Drafts(
-        origin.drafts.values | {REFINED: medians[origin.number, origin.rows]},
+        origin.drafts.values | {REFINED: points[origin.number, origin.rows]},
         origin.drafts.deciles,
         origin.drafts.backtests | {REFINED: backtest},
     )
