@@ -113,8 +113,8 @@ def cut_windows(
     """Return n windows of float32 series [S, T] by their season, a function of the arguments alone.
 
     A part of them is drawn from those that repeat by `DAY`, as far as there are any. Gaps are
-    filled with the last value before. Windows with a constant look-back or a truth far outside of it are
-    passed over. Raises ValueError if the series are too short or if no window is left.
+    filled with the last value before. Windows with a constant look-back or a truth far outside of
+    it are passed over. Raises ValueError if the series are too short or if no window is left.
     """
     rng = np.random.default_rng([seed, step, 2])
     past = max(needed_past([look_back], season, horizon) for season in STEPS_OF_SEASONS)
