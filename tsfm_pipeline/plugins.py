@@ -139,8 +139,10 @@ def forget() -> None:
 def _entries(group: str) -> tuple[EntryPoint, ...]:
     """Return the entry points of a group, sorted by name.
 
-    Raises `PluginError` for a name that is not valid, and for a name that is used twice.
+    Raises `PluginError` for a name that is not valid, for a name that is used twice, and for a name
+    that a variable asks for and that no own entry has.
     """
+    _refuse_unknown(group)
     asked = filter(_takes_part, entry_points(group=group))
     entries = sorted(asked, key=lambda entry: (entry.name, entry.value))
     for entry in entries:
@@ -164,7 +166,27 @@ def _takes_part(entry: EntryPoint) -> bool:
     variable = _OPT_IN.get(entry.group)
     if variable is None or _distribution(entry) != OWN_DISTRIBUTION:
         return True
-    return entry.name in os.environ.get(variable, "").split(",")
+    return entry.name in _asked_for(variable)
+
+
+def _asked_for(variable: str) -> list[str]:
+    names = os.environ.get(variable, "").split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _refuse_unknown(group: str) -> None:
+    """Raise `PluginError` for a name in the group's variable that none of its own entries has. A
+    report section is optional, so that its group refuses none.
+    """
+    variable = _OPT_IN.get(group)
+    if variable is None or group == REPORT_SECTIONS:
+        return
+    entries = entry_points(group=group)
+    known = sorted(e.name for e in entries if _distribution(e) == OWN_DISTRIBUTION)
+    for name in _asked_for(variable):
+        if name not in known:
+            allowed = ", ".join(known) or "none in this installation"
+            raise PluginError(f"{variable} names {name!r}; allowed: {allowed}")
 
 
 def _digest(value: Any) -> str:

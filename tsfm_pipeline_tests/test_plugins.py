@@ -146,9 +146,16 @@ def test_what_is_of_the_own_studies_takes_part_only_where_it_is_asked_for(
     """Sections have the names of their forecasters."""
     site.install(OWN_DISTRIBUTION, "", {group: {"costly": "__name__", "other": "__name__"}})
     assert installed(group) == ()
-    monkeypatch.setenv(variable, "nothing,costly")
+    monkeypatch.setenv(variable, "costly, ")
     forget()
     assert [plugin.name for plugin in installed(group)] == ["costly"]
+    monkeypatch.setenv(variable, "costly,nothing")
+    forget()
+    if group == REPORT_SECTIONS:
+        assert [plugin.name for plugin in installed(group)] == ["costly"]
+    else:
+        with pytest.raises(PluginError, match=f"{variable} names 'nothing'; allowed: costly"):
+            installed(group)
 
 
 def test_a_digest_of_what_a_plugin_reads_is_part_of_its_version(site: Site) -> None:
