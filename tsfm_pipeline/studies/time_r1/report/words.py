@@ -57,7 +57,7 @@ OWN_SHARE = (
     "against as many tokens spent on more SFT, and against GRPO on as many rollouts."
 )
 GATE_NOTE = (
-    "The gate sees the backtest one horizon earlier and never the truth. The oracle takes the "
+    "The gate sees the backtest at earlier origins and never the truth. The oracle takes the "
     "lower error of the two in each window; it shows what a perfect gate would gain and cannot be "
     "had."
 )
