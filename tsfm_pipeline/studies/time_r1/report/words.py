@@ -75,9 +75,10 @@ def context(report: SlowThinkingReport) -> str:
     return (
         f"A language model reads {report.look_back} values, a draft of the next "
         f"{report.horizon} by a frozen forecasting model, and findings about both. It corrects the "
-        f"draft {count(report.n_samples, 'time')} over; the median is the refined answer. A gate "
-        "keeps it only where the same procedure would have been right one horizon earlier; "
-        "otherwise the draft stands. The model first learned from given answers (SFT), then from "
+        "draft by one answer without chance, the refined answer. A gate keeps it only where the "
+        "same procedure would have been right at earlier origins, and then "
+        f"{count(report.n_samples, 'sampled answer')} give its deciles; otherwise the draft "
+        "stands. The model first learned from given answers (SFT), then from "
         f"rewards for its own (GRIP). Figures are of {question_text(report.headline)}, on test "
         "windows that no training and no choice has seen."
     )
