@@ -23,8 +23,10 @@ class Reasoning(BaseModel):
     text: str = Field(description="the reasons, in plain English")
     draft: list[float] = Field(description="what the model started from, one value per step")
     refined: list[float] | None = Field(
-        None, description="the median of its answers, used or not; none: there was no time"
+        None, description="its answer without chance, used or not; none: there was no time"
     )
-    answers: int = Field(description="answers that were sampled, for the forecast and its check")
+    answers: int = Field(
+        description="answers that it gave, for the forecast, its check and its spread"
+    )
     unreadable: int = Field(description="answers that could not be read; the draft stood for them")
     thinking_ms: float

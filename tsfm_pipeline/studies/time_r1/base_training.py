@@ -6,7 +6,7 @@ text of the card (`base_card`).
 
 A sequence is a prompt of the own template, with or without a draft, a reason from the history, and
 the truth as the answer. Besides the completion, the numbers of the prompt are learnt with a small
-weight: each value from those before it, and a draft from the look-back, much of which is copying.
+weight: each value from those before it and from the draft, where one stands before the look-back.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor

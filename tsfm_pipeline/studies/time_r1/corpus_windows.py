@@ -120,6 +120,8 @@ def cut_windows(
     past = max(needed_past([look_back], season, horizon) for season in STEPS_OF_SEASONS)
     patches = -(-max(past + horizon - TARGET_LEN, PATCH) // PATCH)
     length = patches * PATCH + TARGET_LEN
+    if series.shape[1] < length:
+        raise ValueError(f"series of {series.shape[1]} steps; allowed: at least {length}")
     n_steps = min(int(rng.choice(_AVERAGED)), max(1, series.shape[1] // length))
     series = averaged(series, n_steps)
     # A third of the windows passes even in a block with many constant series.

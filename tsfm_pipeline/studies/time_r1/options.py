@@ -95,7 +95,9 @@ class RewardOptions(_Options):
 class ThinkingOptions(_Options):
     """Slow thinking at inference."""
 
-    samples: int = Field(16, ge=1, description="a whole number, at least 1: answers per pass")
+    samples: int = Field(
+        16, ge=1, description="a whole number, at least 1: answers sampled for the deciles"
+    )
     temperature: float = Field(1.0, gt=0, description="a number above 0")
     top_p: float = Field(1.0, gt=0, le=1, description="a number above 0, at most 1")
     max_iterations: int = Field(2, ge=1, description="a whole number, at least 1: passes")

@@ -69,8 +69,8 @@ def render(
     """Return the prompt of each of N windows.
 
     frames: units of the numbers. template: name of a file of the folder `templates`, without its
-    ending. draft: float64 [N, H] in the units of the data, shown after the look-back. about: what
-    the data set and its channels are; nothing is known about them without it.
+    ending. draft: float64 [N, H] in the units of the data; the template says where it stands.
+    about: what the data set and its channels are; nothing is known about them without it.
 
     Raises jinja2.UndefinedError if the template asks for a field that is not given, and ValueError
     for a step that is not a number of one of `vocabulary.STEPS`.

@@ -34,7 +34,7 @@ PARTS = 10
 THOUGHT_WORDS, FILLER = 40, "done"
 """To how many own words a reason is filled. Between a value and the step of the answer one season
 later there are always as many words then, and a policy whose attention sees distances can learn to
-look there. The longest of 256 reasons about corpus windows has 39.
+look there. The longest reason there can be, with every finding, has as many.
 """
 NUMBER_NAMES = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 

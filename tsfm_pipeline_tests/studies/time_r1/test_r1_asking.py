@@ -1,5 +1,7 @@
 """Test that a policy is asked as its codec and grammar need it, with and without a draft."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def test_without_a_draft_the_policy_writes_its_own_reason_and_values() -> None:
 def test_a_greedy_answer_does_not_depend_on_the_seed() -> None:
     windows = wave_windows(2)
     one = answer(random_asker(), windows, greedy=True)
-    other = answer(random_asker(), windows, greedy=True)
+    other = answer(replace(random_asker(), seed=1), windows, greedy=True)
     np.testing.assert_array_equal(one.values, other.values)
     assert one.values.shape[1] == 1
     with pytest.raises(ValueError, match="2 greedy answers would all be the same"):

@@ -20,10 +20,12 @@ from tsfm_pipeline.studies.time_r1.base_training import (
 )
 from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
 from tsfm_pipeline.studies.time_r1.corpus_windows import (
+    DAY,
     DOUBTFUL,
     STEPS_OF_SEASONS,
     DraftedWindows,
     LinearMap,
+    averaged,
     cut_windows,
     seasons_of,
     with_drafts,
@@ -60,6 +62,40 @@ def test_windows_are_a_function_of_seed_and_step() -> None:
         assert np.array_equal(a.windows.past, b.windows.past)
         assert a.chosen == b.chosen
     assert not np.array_equal(one[0].windows.past[:1], other[0].windows.past[:1])
+
+
+def test_seven_in_ten_windows_repeat_by_a_day_and_say_so_where_any_do() -> None:
+    def repeating(series: torch.Tensor, step: int) -> int:
+        """Return how many windows that state a day repeat by it, after a check of their number."""
+        groups = cut_windows(series, 3, step, 40, 96, 24)
+        assert sum(map(len, groups)) == 40
+        stated = [windows.history for windows in groups if windows.season == DAY]
+        history = np.concatenate([*stated, np.empty((0, 96))])
+        apart = np.abs(history[:, DAY:] - history[:, :-DAY]).mean(axis=1)
+        size = np.abs(history - history.mean(axis=1, keepdims=True)).mean(axis=1)
+        return int((apart < 0.8 * size).sum())
+
+    assert all(repeating(SERIES, step) >= 28 for step in range(4))
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 4096))).float()
+    assert [repeating(noise, step) for step in range(4)] == [0] * 4
+
+
+def test_the_mean_of_a_step_is_that_of_its_known_values() -> None:
+    gap = torch.nan
+    series = torch.tensor(
+        [[9.0, 1.0, 3.0, gap, 5.0, gap, gap], [9.0, 2.0, 2.0, 4.0, 8.0, 0.0, 6.0]]
+    )
+    wanted = torch.tensor([[2.0, 5.0, gap], [2.0, 6.0, 3.0]])
+    torch.testing.assert_close(averaged(series, 2), wanted, equal_nan=True)
+    assert torch.equal(averaged(series[1:], 1), series[1:])
+
+
+def test_series_are_averaged_no_further_than_windows_fit() -> None:
+    shortest = SERIES[:, -384:]
+    for step in range(8):  # some of which would average
+        assert sum(map(len, cut_windows(shortest, 3, step, 8, 96, 24))) == 8
+    with pytest.raises(ValueError, match="383 steps; allowed: at least 384"):
+        cut_windows(shortest[:, 1:], 3, 0, 8, 96, 24)
 
 
 def test_the_season_is_that_by_which_a_look_back_repeats() -> None:

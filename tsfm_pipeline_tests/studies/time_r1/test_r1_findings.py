@@ -37,7 +37,7 @@ from tsfm_pipeline.studies.time_r1.findings import (
     find,
     moment,
 )
-from tsfm_pipeline.studies.time_r1.reasons import own_words, sentence
+from tsfm_pipeline.studies.time_r1.reasons import THOUGHT_WORDS, filled, own_words, sentence
 from tsfm_pipeline.studies.time_r1.vocabulary import WORDS
 from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
 from tsfm_pipeline_tests.studies.time_r1.reflect_windows import daily, of, with_other_truth
@@ -284,6 +284,16 @@ def test_own_words_say_tenths() -> None:
     )
 
 
+def test_the_longest_reason_is_filled_to_the_length_of_every_other() -> None:
+    everything = (*GOLDEN, Excess("below", 0.25, Moment(9, 24, "09:00")))
+    longest, shortest = own_words(everything), own_words(GOLDEN[:1])
+    assert filled(longest) == longest
+    assert filled(shortest).startswith(f"{shortest} done done")
+    for words in (filled(longest), filled(shortest)):
+        assert len(words.split(" ")) == THOUGHT_WORDS
+        assert set(words.split(" ")) <= set(WORDS)
+
+
 def test_the_other_forms_of_a_sentence() -> None:
     once = MissedPeak(-0.5, 1, Moment(3, 24, None))
     assert sentence([once]) == (
@@ -342,4 +352,4 @@ def test_own_words_are_of_the_closed_vocabulary() -> None:
             for findings in found(windows, drafts, name):
                 words = own_words(findings).split(" ")
                 assert set(words) <= set(WORDS)
-                assert len(words) <= 40
+                assert len(words) <= THOUGHT_WORDS

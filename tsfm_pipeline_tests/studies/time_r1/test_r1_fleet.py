@@ -81,7 +81,7 @@ def test_requests_that_are_thought_about_again_are_those_of_the_forecaster(
     n_metrics = len(mini_fleet.grid.metrics)
     assert (report.n_again, report.n_tenants_again) == (2 * n_metrics, 2)
     assert report.n_failures <= report.n_answers
-    assert report.n_answers >= 16 * report.n_again
+    assert report.n_answers >= 3 * report.n_again, "one at each origin"
     assert report.table_gallery
     values = np.concatenate([mini_fleet.arrays.values(shard) for shard in mini_fleet.shards])
     numbers = dict(mini_fleet.manifest.select("tenant_id", "tenant_number").iter_rows())

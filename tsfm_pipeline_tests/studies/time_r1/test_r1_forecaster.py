@@ -89,5 +89,5 @@ def test_the_plugin_asks_the_policy_of_the_folder_and_names_its_weights(
     made = make(100)
     assert isinstance(made, SlowThinkingForecaster)
     assert made.name == "slow_thinking"
-    save_policy(random_policy(1), tmp_path / "base", {})
+    save_policy(random_policy(2), tmp_path / "base", {})
     assert make.digest() != first

@@ -11,12 +11,13 @@ from tsfm_pipeline.forecaster.registry import CheckpointError
 from tsfm_pipeline.studies.time_r1.adapters import with_adapter
 from tsfm_pipeline.studies.time_r1.options import LoraOptions
 from tsfm_pipeline.studies.time_r1.own_policy import (
+    DISTANCES,
     OwnShape,
     load_policy,
     new_policy,
     save_policy,
 )
-from tsfm_pipeline.studies.time_r1.policy import Sampling
+from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy, Sampling
 from tsfm_pipeline.studies.time_r1.tokenizer import number_ids
 
 TINY = OwnShape(hidden=32, layers=2, heads=4, key_value_heads=2, feed_forward=48)
@@ -57,6 +58,34 @@ def test_embeddings_of_neighbouring_numbers_begin_as_neighbours() -> None:
     assert abs(by_distance[-1]) < 0.1
     others = new_policy(0).plain.model.embed_tokens.weight[-50:].detach()
     assert float(embeddings.std() / others.std()) == pytest.approx(1, abs=0.1)
+
+
+def attention(policy: LanguagePolicy) -> torch.Tensor:
+    """Return how much each token looks at each, by layer and head [layers, heads, T, T], in 300
+    tokens drawn at random.
+    """
+    tokens = len(policy.tokenizer)
+    ids = torch.randint(tokens, (1, 300), generator=torch.Generator().manual_seed(0))
+    policy.plain.set_attn_implementation("eager")
+    with torch.no_grad():
+        return torch.cat(policy.plain(input_ids=ids, output_attentions=True).attentions)
+
+
+def test_each_head_begins_by_looking_back_by_its_distance_and_still_does_so_when_loaded(
+    tmp_path: Path,
+) -> None:
+    policy = new_policy(0)
+    found = attention(policy)
+    assert found.shape[1] == len(DISTANCES)
+    for head, distance in enumerate(DISTANCES):
+        looking = found[:, head, distance:]  # the tokens before have none at that distance
+        at = torch.arange(distance, found.shape[-1])
+        apart = at - looking.argmax(-1)
+        assert (apart - distance).abs().max() <= 1
+        assert apart.double().quantile(0.5) == distance
+        assert looking.diagonal(dim1=1, dim2=2).mean() > 0.5
+    save_policy(policy, tmp_path, {})
+    assert torch.equal(attention(load_policy(tmp_path)), found)
 
 
 def test_a_stored_policy_is_the_policy(folder: Path) -> None:

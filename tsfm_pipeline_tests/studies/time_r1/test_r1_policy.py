@@ -15,6 +15,7 @@ from tsfm_pipeline.studies.time_r1.policy import (
     OutOfTime,
     Sampling,
 )
+from tsfm_pipeline.studies.time_r1.tokenizer import number_ids
 
 TINY = OwnShape(hidden=32, layers=2, heads=4, key_value_heads=2, feed_forward=48)
 HORIZON = 6
@@ -165,6 +166,22 @@ def test_temperature_0_takes_the_most_likely_token_every_time(policy: LanguagePo
     best = policy.log_distributions([SHORT, LONG], greedy).argmax(-1)
     assert torch.equal(best[greedy.mask], greedy.ids[greedy.mask])
     assert greedy.texts[0] == greedy.texts[1]
+
+
+def test_temperature_0_takes_the_middle_number_unless_a_word_is_the_most_likely_token(
+    policy: LanguagePolicy,
+) -> None:
+    prompts, numbers = [f"{SHORT} n{i}" for i in range(0, 200, 5)], number_ids()
+    taken = policy.sample(prompts, 1, Sampling(0, 1, temperature=0, numbers=numbers))
+    shares = policy.log_distributions(prompts, taken)[:, 0].double().exp()
+    token, likeliest = taken.ids[:, 0], shares.argmax(-1)
+    is_number = torch.isin(likeliest, torch.tensor(numbers))
+    assert 0 < is_number.sum() < len(prompts)
+    assert torch.equal(token[~is_number], likeliest[~is_number])
+    assert (token[is_number] != likeliest[is_number]).any()
+    for row, middle in zip(shares[is_number], token[is_number].tolist(), strict=True):
+        half = row[list(numbers)].sum() / 2
+        assert row[numbers.start : middle].sum() < half <= row[numbers.start : middle + 1].sum()
 
 
 def test_draws_have_the_frequencies_of_the_tempered_model(policy: LanguagePolicy) -> None:

@@ -21,6 +21,7 @@ from tsfm_pipeline.studies.time_r1.drafts import (
     make_drafts,
 )
 from tsfm_pipeline.studies.time_r1.frames import frames_of
+from tsfm_pipeline.studies.time_r1.own_policy import DISTANCES
 from tsfm_pipeline.studies.time_r1.samples import Samples, make_samples
 from tsfm_pipeline.studies.time_r1.teacher import GridTeacher
 from tsfm_pipeline.studies.time_r1.vocabulary import WORDS
@@ -138,6 +139,23 @@ def test_the_own_samples_are_words_of_the_closed_vocabulary() -> None:
     samples = made(daily(n=6))
     for text in (*samples.prompts, *samples.completions):
         assert set(text.split()) <= set(WORDS)
+
+
+@pytest.mark.parametrize("with_draft", [True, False])
+def test_a_step_of_an_own_answer_is_always_as_far_from_what_it_repeats(with_draft: bool) -> None:
+    samples = made(daily(n=12), with_draft=with_draft)
+    assert len({len(set(thought.split())) for thought in samples.thoughts}) > 1
+    for prompt, text in zip(samples.prompts, samples.completions, strict=True):
+        words = f"{prompt} {text}".split()
+        first = words.index("<answer>") + 1
+        last_value = words.index("format") - 1
+        assert first - last_value == 47
+        # What a head sees is the token before the one that it helps to write.
+        day_before, two_days_before = last_value - 23, last_value - 47
+        assert first - 1 - day_before in DISTANCES
+        assert first - 1 - two_days_before in DISTANCES
+        if with_draft:
+            assert first - 1 - (words.index("draft") + 1) in DISTANCES
 
 
 def test_a_teachers_own_candidate_is_told_without_a_backtest() -> None:

@@ -90,7 +90,8 @@ def test_an_answer_has_deciles_and_its_reasoning_and_is_counted(running: Live) -
     assert (meta["runtime"], meta["model"], meta["fallback_used"]) == ("local", NAME, False)
     assert reasoning["text"].startswith("The draft is ")
     assert reasoning["verdict"] in ("refined", "draft")
-    assert (reasoning["answers"], reasoning["unreadable"]) == (2 * OPTIONS.samples, 0)
+    n_answers = 2 + OPTIONS.samples * (reasoning["verdict"] == "refined")
+    assert (reasoning["answers"], reasoning["unreadable"]) == (n_answers, 0)
     assert len(reasoning["draft"]) == len(reasoning["refined"]) == HORIZON
     used = reasoning["refined" if reasoning["verdict"] == "refined" else "draft"]
     np.testing.assert_allclose(answer["yhat_q"]["0.5"], used, rtol=1e-6)
@@ -100,7 +101,7 @@ def test_an_answer_has_deciles_and_its_reasoning_and_is_counted(running: Live) -
     assert again["reasoning"] == reasoning
     verdict = reasoning["verdict"]
     assert running.metric(f'tsfm_reasoning_forecasts_total{{verdict="{verdict}"}}') == 1
-    assert running.metric('tsfm_reasoning_answers_total{result="read"}') == 2 * OPTIONS.samples
+    assert running.metric('tsfm_reasoning_answers_total{result="read"}') == n_answers
     assert running.metric('tsfm_reasoning_answers_total{result="unreadable"}') == 0
     assert running.metric("tsfm_reasoning_latency_ms_count") == 1
     assert running.metric("tsfm_policy_validation_reward") == FACTS["validation_reward"]

@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import torch
 
 from tsfm_pipeline.studies.time_r1.asking import Asker
 from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
@@ -15,10 +16,17 @@ SEASON, LOOK_BACK = 8, 32
 
 
 @cache
-def random_policy(seed: int = 0) -> LanguagePolicy:
-    """A policy of random weights, which knows nothing: the adversary of the gate."""
+def random_policy(seed: int = 1) -> LanguagePolicy:
+    """A policy of random weights, which knows nothing: the adversary of the gate. They are larger
+    than first weights, under which all numbers are about as likely and the middle one is the draft.
+    """
     shape = OwnShape(hidden=16, layers=1, heads=2, key_value_heads=2, feed_forward=16)
-    return new_policy(seed, shape)
+    policy = new_policy(seed, shape)
+    with torch.no_grad():
+        for weights in policy.plain.parameters():
+            if weights.ndim == 2:
+                weights.mul_(8)
+    return policy
 
 
 def random_asker(*, constrained: bool = True, **options: int) -> Asker:

@@ -196,7 +196,7 @@ class SlowThinkingReport(Figures):
     group: int = item("count", "completions that GRIP keeps per question")
     oversampling: int = item("count", "completions drawn for each one kept")
     sampling: str = item("", "how GRIP chooses them: local, cluster or all")
-    n_samples: int = item("count", "answers per pass of slow thinking")
+    n_samples: int = item("count", "sampled answers that give the deciles of a refined forecast")
     max_iterations: int = item("count", "passes of slow thinking at most")
     confidence: Number = item("share", "of every interval")
     n_draws: int = item("count", "draws of the two-way bootstrap")

@@ -40,7 +40,7 @@ GLOSSARY: Mapping[str, str] = {
     "are kept, and it learns from how each compares with the others (Time-R1, equation 6)",
     "GRPO": "the same, with all answers kept and of equal weight",
     "completion, rollout": "one text that the policy wrote: a reason and an answer",
-    "greedy": "the most probable token each time, so that there is one answer",
+    "greedy": "an answer without chance: the middle of the distribution at each step",
     "backtest": "the same forecast from an earlier row, after which the values are known",
     "gate": "what decides between draft and refined answer, by the backtest",
     "MASE": "mean absolute error over that of repeating the last season in the training rows",

@@ -57,7 +57,7 @@ OWN_SHARE = (
     "against as many tokens spent on more SFT, and against GRPO on as many rollouts."
 )
 GATE_NOTE = (
-    "The gate sees the backtest one horizon earlier and never the truth. The oracle takes the "
+    "The gate sees the backtest at earlier origins and never the truth. The oracle takes the "
     "lower error of the two in each window; it shows what a perfect gate would gain and cannot be "
     "had."
 )
@@ -75,9 +75,10 @@ def context(report: SlowThinkingReport) -> str:
     return (
         f"A language model reads {report.look_back} values, a draft of the next "
         f"{report.horizon} by a frozen forecasting model, and findings about both. It corrects the "
-        f"draft {count(report.n_samples, 'time')} over; the median is the refined answer. A gate "
-        "keeps it only where the same procedure would have been right one horizon earlier; "
-        "otherwise the draft stands. The model first learned from given answers (SFT), then from "
+        "draft by one answer without chance, the refined answer. A gate keeps it only where the "
+        "same procedure would have been right at earlier origins, and then "
+        f"{count(report.n_samples, 'sampled answer')} give its deciles; otherwise the draft "
+        "stands. The model first learned from given answers (SFT), then from "
         f"rewards for its own (GRIP). Figures are of {question_text(report.headline)}, on test "
         "windows that no training and no choice has seen."
     )
