@@ -5,8 +5,7 @@ after the other, a deadline), and what it tells about an answer. What does not: 
 (`slow_thinking`), which policy is asked (`checkpoints`), and the service.
 
 The service finds it through its entry point, where TSFM_STUDY_MODELS names it. Of one request, one
-pass is asked for, with one earlier origin as its check: two of each, as in the study, take three
-times as long and change little (`slow_thinking.GATE_MARGIN` has the figures).
+pass is asked for, with one earlier origin as its check, because two of each take longer.
 """
 
 import asyncio

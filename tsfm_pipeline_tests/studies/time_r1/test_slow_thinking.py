@@ -13,7 +13,9 @@ from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.slow_thinking import (
     GATE_MARGIN,
+    GATE_TOLERANCE,
     LEAST_SAMPLES,
+    SHARE,
     drafts_at_gate,
     think,
 )
@@ -34,9 +36,11 @@ def noisy() -> SlowThought:
     return think(random_asker(), noise_windows(28), None, ())
 
 
-def test_the_gate_keeps_what_won_its_backtest_and_nothing_else(noisy: SlowThought) -> None:
-    won = noisy.errors[1:] < (1 - GATE_MARGIN) * noisy.errors[:-1]
-    np.testing.assert_array_equal(noisy.kept, won)
+def test_the_gate_keeps_what_did_not_lose_its_backtest_and_a_further_pass_that_won_it(
+    noisy: SlowThought,
+) -> None:
+    allowed = np.array([[1 + GATE_TOLERANCE], [1 - GATE_MARGIN]])
+    np.testing.assert_array_equal(noisy.kept, noisy.errors[1:] < allowed * noisy.errors[:-1])
     assert 0 < noisy.gate.sum() < len(noisy.gate)
     np.testing.assert_array_equal(noisy.forecast[~noisy.gate], noisy.draft[~noisy.gate])
     first = noisy.iterations == 1
@@ -65,7 +69,8 @@ def test_the_error_of_the_gate_is_that_of_the_same_procedure_at_earlier_origins(
         chosen = best_by_backtest(earlier, drafts)
         draft = drafts.taken(chosen)
         told = thoughts_of(earlier, drafts, chosen, asker.codec)
-        refined = answer(asker, earlier, draft, told, greedy=True).median
+        answered = answer(asker, earlier, draft, told, greedy=True).median
+        refined = draft + SHARE * (answered - draft)
         for forecast, error in zip((draft, refined), errors, strict=True):
             error[origin] = np.abs(forecast - earlier.truth).mean(axis=1)
     np.testing.assert_allclose(think(asker, windows, None, ()).errors, errors.mean(axis=1))
@@ -123,7 +128,7 @@ def test_a_policy_that_knows_nothing_costs_no_more_than_the_mistakes_of_the_gate
         }.items()
     }
     harm = errors["refined"] - errors["draft"]
-    assert harm > 0.5 * errors["draft"]
+    assert harm > 0.3 * errors["draft"]
     assert errors["gated"] - errors["draft"] < 0.05 * harm
 
 
@@ -134,7 +139,7 @@ def test_answers_that_cannot_be_read_are_counted_and_the_draft_takes_their_place
     np.testing.assert_array_equal(thought.failures, thought.answers)
     assert sum(thought.problems.values()) == thought.answers.sum()
     np.testing.assert_array_equal(thought.refined[0], thought.draft)
-    assert not thought.gate.any(), "an equal error is no win"
+    assert not thought.gate.any(), "an no correction is nothing to keep"
     assert np.isfinite(thought.forecast).all()
 
 
@@ -162,8 +167,11 @@ def test_everything_lies_within_the_limits() -> None:
     limits = Limits.of([(0.25, 0.375)] * len(windows))
     thought = think(random_asker(), windows, None, (), limits)
     for values in (thought.forecast, thought.deciles, thought.draft, thought.refined[0]):
-        assert values.min() == 0.25
-        assert values.max() == 0.375
+        assert values.min() >= 0.25
+        assert values.max() <= 0.375
+    free = think(random_asker(), windows, None, ())
+    assert free.draft.min() < 0.25
+    assert free.refined[0].max() > 0.375
 
 
 def test_when_time_is_over_the_draft_stands_and_the_reason_says_so() -> None:
