@@ -7,10 +7,13 @@ import pytest
 
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.registry import CheckpointError
-from tsfm_pipeline.studies.time_r1.checkpoints import POLICY_VARIABLE
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.studies.time_r1.adapters import save_adapter, with_adapter
+from tsfm_pipeline.studies.time_r1.checkpoints import POLICY_VARIABLE, load_promoted
 from tsfm_pipeline.studies.time_r1.forecaster import SlowThinkingForecaster
 from tsfm_pipeline.studies.time_r1.forecaster_plugin import make
-from tsfm_pipeline.studies.time_r1.own_policy import save_policy
+from tsfm_pipeline.studies.time_r1.options import LoraOptions
+from tsfm_pipeline.studies.time_r1.own_policy import load_policy, save_policy
 from tsfm_pipeline_tests.studies.time_r1.thinking_setting import (
     LOOK_BACK,
     SEASON,
@@ -91,3 +94,18 @@ def test_the_plugin_asks_the_policy_of_the_folder_and_names_its_weights(
     assert made.name == "slow_thinking"
     save_policy(random_policy(2), tmp_path / "base", {})
     assert make.digest() != first
+
+
+def test_the_facts_of_a_policy_are_those_of_its_last_adapter_and_the_licence_of_its_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(POLICY_VARIABLE, str(tmp_path))
+    settings = Settings(data_dir=tmp_path)
+    save_policy(random_policy(), tmp_path / "base", {"licence": "MIT", "validation_reward": 0.1})
+    alone = load_promoted(settings)
+    assert (alone.facts["licence"], alone.facts["validation_reward"]) == ("MIT", 0.1)
+    adapted = with_adapter(load_policy(tmp_path / "base"), LoraOptions(rank=1), 0)
+    save_adapter(adapted, tmp_path / "sft", {"validation_reward": 0.2})
+    trained = load_promoted(settings)
+    assert (trained.facts["licence"], trained.facts["validation_reward"]) == ("MIT", 0.2)
+    assert trained.source == tmp_path

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from tsfm_pipeline.forecaster.registry import CheckpointError, StagedCheckpoint, staged_checkpoint
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline.studies.time_r1.checkpoints import (
+    MEASURED,
     POLICY_VARIABLE,
     load_promoted,
     policy_source,
@@ -374,6 +375,8 @@ def test_a_promoted_checkpoint_is_in_use_until_another_one_is_promoted(
     assert in_use.source == candidate.folder
     assert in_use.asked_with.look_back == 96
     assert in_use.asked_with.contexts == (96,)
+    assert in_use.facts == first.config
+    assert set(MEASURED) <= set(in_use.facts)
     card = (candidate.folder / "MODEL_CARD.md").read_text()
     assert "| stage | promoted |" in card
     assert f"{first.config['gate']['ratio']:.4f}" in card
