@@ -23,7 +23,8 @@ class Reasoning(BaseModel):
     text: str = Field(description="the reasons, in plain English")
     draft: list[float] = Field(description="what the model started from, one value per step")
     refined: list[float] | None = Field(
-        None, description="its answer without chance, used or not; none: there was no time"
+        None,
+        description="what its correction makes of the draft, used or not; none: there was no time",
     )
     answers: int = Field(
         description="answers that it gave, for the forecast, its check and its spread"

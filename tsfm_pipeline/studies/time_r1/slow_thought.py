@@ -24,8 +24,8 @@ class SlowThought:
     forecast: float64 [N, H]. deciles: float64 [N, H, 9], never decreasing: where a refined forecast
     is kept, those of sampled answers, moved so that their median is the forecast; else those of the
     draft. draft: float64 [N, H], what was started from; started_from: its name. refined: float64
-    [I, N, H], the answer without chance in each of `max_iterations` passes, whether or not it was
-    kept; NaN where a window was not asked about.
+    [I, N, H], the draft after the correction of each of `max_iterations` passes, whether or not it
+    was kept; NaN where a window was not asked about.
     kept: bool [I, N], where it took the draft's place. errors: float64 [1 + I, N], mean absolute
     errors of the draft and of each pass at the earlier origins; NaN where there is no backtest.
 

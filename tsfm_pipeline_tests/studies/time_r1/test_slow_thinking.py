@@ -139,7 +139,7 @@ def test_answers_that_cannot_be_read_are_counted_and_the_draft_takes_their_place
     np.testing.assert_array_equal(thought.failures, thought.answers)
     assert sum(thought.problems.values()) == thought.answers.sum()
     np.testing.assert_array_equal(thought.refined[0], thought.draft)
-    assert not thought.gate.any(), "an no correction is nothing to keep"
+    assert not thought.gate.any(), "no correction is nothing to keep"
     assert np.isfinite(thought.forecast).all()
 
 

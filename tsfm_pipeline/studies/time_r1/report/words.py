@@ -75,8 +75,8 @@ def context(report: SlowThinkingReport) -> str:
     return (
         f"A language model reads {report.look_back} values, a draft of the next "
         f"{report.horizon} by a frozen forecasting model, and findings about both. It corrects the "
-        "draft by one answer without chance, the refined answer. A gate keeps it only where the "
-        "same procedure would have been right at earlier origins, and then "
+        "draft by one answer without chance, half of which is taken. A gate keeps it where the "
+        "same procedure did no harm at earlier origins, and then "
         f"{count(report.n_samples, 'sampled answer')} give its deciles; otherwise the draft "
         "stands. The model first learned from given answers (SFT), then from "
         f"rewards for its own (GRIP). Figures are of {question_text(report.headline)}, on test "
