@@ -3,14 +3,19 @@
 What belongs here: the files. What does not: running one (`test_r1_definitions`).
 """
 
+from pathlib import Path
+
 import pytest
 
+from tsfm_pipeline.forecaster.registry import CheckpointError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.datasets import chosen, data_sets
 from tsfm_pipeline.studies.time_r1.drafts import MOST_BACKTESTS, n_backtests
 from tsfm_pipeline.studies.time_r1.forecaster import LOOK_BACK
+from tsfm_pipeline.studies.time_r1.options import Profile
 from tsfm_pipeline.studies.time_r1.own_policy import OwnShape
-from tsfm_pipeline.studies.time_r1.recipes import profile, recipe_files
+from tsfm_pipeline.studies.time_r1.recipes import RecipeError, profile, recipe_files
+from tsfm_pipeline.studies.time_r1.starts import policy_digest
 
 SETTINGS = Settings()
 FILES = recipe_files(SETTINGS)
@@ -58,3 +63,35 @@ def test_a_fleet_of_minutes_has_a_backtest_of_one_day(name: str) -> None:
     recipe = FILES.spec(name)
     assert n_backtests(DAY_OF_MINUTES, recipe.horizon) == MOST_BACKTESTS
     assert MOST_BACKTESTS * recipe.horizon == DAY_OF_MINUTES
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mine: [", "not valid YAML"),
+        ("- own", "must be a mapping from names of profiles to their fields"),
+        ("mine: {model: own, codec: words, prompt: own}", "field 'mine.codec'"),
+        ("mine: {model: own, codec: number, prompt: own}", "no profile 'other'; there are: .*mine"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_refused_by_file_and_field(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    own = tmp_path / "time_r1"
+    own.mkdir()
+    (own / "profiles.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        profile(Settings(data_dir=tmp_path), "other")
+
+
+def test_where_training_starts_is_named_by_weights_or_by_revision(tmp_path: Path) -> None:
+    absent = Profile(model=str(tmp_path), codec="number", prompt="own")
+    with pytest.raises(CheckpointError, match="train a base with: tsfm-pipeline time-r1 train-ba"):
+        policy_digest(absent)
+    hub = profile(SETTINGS, "hub")
+    assert policy_digest(hub) == f"{hub.model}@{hub.revision}"
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    folder = hub.model_copy(update={"model": str(tmp_path)})
+    first = policy_digest(folder)
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    assert policy_digest(folder) != first
