@@ -5,10 +5,11 @@ object.
 
 `service` is what the service asks for: one pass, with one earlier origin as its check. `study` is
 what the study asks for, two origins and up to two passes; its second pass follows only where the
-gate kept the first, so `study_one_pass` is what a request takes where the gate keeps the draft. The
-policy has its full size and first weights: what its weights are does not change the latency of a
-pass. Drafts are those of the bundled model at two contexts. Histories are synthetic and in memory,
-and requests are answered one by one, without HTTP.
+gate kept the first, so `study_one_pass` is what a request takes where it did not come to that. The
+gate keeps everything here, so that every pass is followed by the sampled answers of its deciles;
+where it keeps the draft, a request has none of these. The policy is the shipped base. Drafts are
+those of the bundled model at two contexts. Histories are synthetic and in memory, and requests are
+answered one by one, without HTTP.
 `cpu_s` is the processor time: on a machine that does other work, the seconds of the clock are those
 of the other work too.
 
@@ -31,8 +32,9 @@ from tsfm_pipeline.studies.time_r1.asking import Asker
 from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
 from tsfm_pipeline.studies.time_r1.forecaster import CONTEXTS, LOOK_BACK
 from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
-from tsfm_pipeline.studies.time_r1.own_policy import new_policy
+from tsfm_pipeline.studies.time_r1.own_policy import load_policy
 from tsfm_pipeline.studies.time_r1.serving_plugin import OPTIONS
+from tsfm_pipeline.studies.time_r1.starts import base_folder
 from tsfm_pipeline.studies.time_r1.windows import Windows
 
 SEASON = 24
@@ -94,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(2)
     n = 5 if arguments.quick else 30
     forecaster = load_forecaster("bundled", device="cpu")
-    policy = new_policy(0)
+    policy = load_policy(base_folder())
     result: dict[str, Any] = {
         **ran_on(),
         "horizon": arguments.horizon,
@@ -102,8 +104,8 @@ def main() -> None:
         "n_parameters": policy.plain.num_parameters(),
         "drafts": drafting(forecaster, arguments.horizon, n),
     }
-    # A margin of minus infinity lets every refined forecast win: each request takes all passes.
-    slow_thinking.GATE_MARGIN = -np.inf
+    # The gate refuses nothing then: each request takes all passes.
+    slow_thinking.GATE_TOLERANCE, slow_thinking.GATE_MARGIN = np.inf, -np.inf
     asked = {
         "service": OPTIONS,
         "study_one_pass": ThinkingOptions(max_iterations=1),
