@@ -23,6 +23,7 @@ N_TEST = N_TENANTS // 2
 def n_rows(fleet: Fleet) -> dict[str, int]:
     """The rows that follow from tenants, origins, metrics, configurations, methods and tiers."""
     metrics, configs, tiers = len(fleet.grid.metrics), len(fleet.configs), len(TIERS)
+    lengths = len(fleet.settings.evaluation.cold_start_minutes)
     tuning, test = N_TENANTS * N_ORIGINS, N_TEST * N_ORIGINS
     searched = N_TEST * N_ORIGINS + test
     methods = len(METHODS) + configs
@@ -31,7 +32,7 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
         "tenant_manifest": N_TENANTS,
         "tenant_features": N_TENANTS,
         "forecast_requests": tuning + test,
-        "archetype_retrieval": N_TEST * (1 + 5 * N_ORIGINS),
+        "archetype_retrieval": N_TEST * (1 + lengths * N_ORIGINS),
         "request_targets": (tuning + test) * metrics,
         "irreducible_losses": test * metrics * tiers,
         "config_portfolio": len(fleet.ranked_configs(0)),
