@@ -29,14 +29,16 @@ from numpy.typing import NDArray
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.studies.time_r1 import slow_thinking
 from tsfm_pipeline.studies.time_r1.asking import Asker
+from tsfm_pipeline.studies.time_r1.checkpoints import SHIPPED_ASKED_WITH
 from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
-from tsfm_pipeline.studies.time_r1.forecaster import CONTEXTS, LOOK_BACK
 from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.own_policy import load_policy
-from tsfm_pipeline.studies.time_r1.serving_plugin import OPTIONS
+from tsfm_pipeline.studies.time_r1.serving_plugin import ONE_PASS
 from tsfm_pipeline.studies.time_r1.starts import base_folder
 from tsfm_pipeline.studies.time_r1.windows import Windows
 
+CONTEXTS, LOOK_BACK = SHIPPED_ASKED_WITH.contexts, SHIPPED_ASKED_WITH.look_back
+SERVED = SHIPPED_ASKED_WITH.thinking.model_copy(update=ONE_PASS)
 SEASON = 24
 WARM_UP = 2
 
@@ -81,7 +83,7 @@ def drafting(forecaster: Any, horizon: int, n: int) -> dict[str, Any]:
     for number in range(n + WARM_UP):
         window = request(number, horizon)
         begin = time.perf_counter()
-        slow_thinking.drafts_at_gate(window, forecaster, CONTEXTS, OPTIONS.gate_origins)
+        slow_thinking.drafts_at_gate(window, forecaster, CONTEXTS, SERVED.gate_origins)
         seconds.append(time.perf_counter() - begin)
     return quantiles("s", seconds[WARM_UP:])
 
@@ -107,7 +109,7 @@ def main() -> None:
     # The gate refuses nothing then: each request takes all passes.
     slow_thinking.GATE_TOLERANCE, slow_thinking.GATE_MARGIN = np.inf, -np.inf
     asked = {
-        "service": OPTIONS,
+        "service": SERVED,
         "study_one_pass": ThinkingOptions(max_iterations=1),
         "study": ThinkingOptions(),
     }

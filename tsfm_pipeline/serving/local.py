@@ -1,16 +1,15 @@
 """The model in this process: a frozen checkpoint on one thread, fed in micro-batches.
 
-What belongs here: loading the checkpoint, the model thread and who may use it, and a batch's way
-through the model and back to the units of its series. What does not: which calls form a batch
-(`batching`), which configuration forecasts a series (`configurations`), and the search over many
-configurations (`search_route`).
+What belongs here: loading the checkpoint, who may use the model thread, and a batch's way through
+the model and back to the units of its series. What does not: the thread itself (`model_thread`),
+which calls form a batch (`batching`), which configuration forecasts a series (`configurations`),
+and the search over many configurations (`search_route`).
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -27,6 +26,7 @@ from tsfm_pipeline.forecaster.registry import REGISTRY
 from tsfm_pipeline.serving.batching import Batcher, closed, too_late
 from tsfm_pipeline.serving.configurations import Configurations, Setup
 from tsfm_pipeline.serving.deadline import Clock, Deadline
+from tsfm_pipeline.serving.model_thread import ModelThread
 from tsfm_pipeline.serving.preparation import ignored
 from tsfm_pipeline.serving.runtimes import Answer, Floats, Query
 from tsfm_pipeline.serving.settings import LocalSettings
@@ -42,7 +42,7 @@ WARM_UP_HORIZON = 12
 log = logging.getLogger(__name__)
 
 
-class LocalRuntime:
+class LocalRuntime(ModelThread):
     """Our model behind the protocol `Runtime`.
 
     model: name of the checkpoint. licence: of its weights; final after `start`. Everything that the
@@ -62,13 +62,12 @@ class LocalRuntime:
         bundle: search whose fixed configuration, seasons and longest gap apply to series on its
         time step.
         """
+        super().__init__("model")
         self.model = settings.checkpoint
         entry = REGISTRY.get(settings.checkpoint)
         self.licence = "unknown" if entry is None else entry.licence
         self.configurations = Configurations(bundle)
         self._settings, self._bundle = settings, bundle
-        self._forecaster: FrozenForecaster | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._turns, self._alone = asyncio.Semaphore(1), asyncio.Lock()
         self._batcher = Batcher(
             self._answers,
@@ -80,14 +79,6 @@ class LocalRuntime:
             self._turns,
             queue_s=settings.queue_s,
         )
-        self._closed = False
-
-    @property
-    def forecaster(self) -> "FrozenForecaster":
-        """The loaded model, to be used on the model thread only (`alone`)."""
-        if self._forecaster is None:
-            raise RuntimeError("the model is not loaded; call start first")
-        return self._forecaster
 
     @property
     def version(self) -> str:
@@ -141,19 +132,6 @@ class LocalRuntime:
             if self._closed:
                 raise closed()
             return await self._on_thread(work)
-
-    async def ready(self) -> bool:
-        """Return whether the model is loaded."""
-        return self._forecaster is not None and not self._closed
-
-    async def close(self) -> None:
-        """Refuse what waits, and end the model thread when its batch is done."""
-        self._closed = True
-        await self._batcher.close()
-        await asyncio.to_thread(self._thread.shutdown)
-
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _load(self) -> "FrozenForecaster":
         from tsfm_pipeline.forecaster.engine import load_forecaster

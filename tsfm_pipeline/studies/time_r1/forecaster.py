@@ -25,8 +25,6 @@ from tsfm_pipeline.studies.time_r1.slow_thinking import MOST_WINDOWS, needed_pas
 from tsfm_pipeline.studies.time_r1.slow_thought import SlowThought
 from tsfm_pipeline.studies.time_r1.windows import Ints, Windows
 
-LOOK_BACK, CONTEXTS = 96, (96, 512)
-"""Steps that the shipped policy is shown, and contexts of the frozen model's drafts."""
 _MINUTES_OF_A_DAY = 1440
 
 note = logging.getLogger(__name__).info
@@ -41,8 +39,8 @@ class SlowThinkingForecaster(DirectBaseline):
         self,
         asker: Asker,
         forecaster: GridForecaster | None,
-        contexts: Sequence[int] = CONTEXTS,
-        look_back: int = LOOK_BACK,
+        contexts: Sequence[int],
+        look_back: int,
     ) -> None:
         """asker: the policy, and how it is asked. forecaster, contexts: of the drafts. look_back:
         steps that the policy was trained to be shown.

@@ -8,14 +8,12 @@ The service finds it through its entry point, where TSFM_STUDY_MODELS names it. 
 pass is asked for, with one earlier origin as its check, because two of each take longer.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.serving.batching import Batcher
 from tsfm_pipeline.serving.deadline import Clock, Deadline
+from tsfm_pipeline.serving.model_thread import ModelThread
 from tsfm_pipeline.serving.preparation import ignored
 from tsfm_pipeline.serving.reasoning_metrics import MEASURES
 from tsfm_pipeline.serving.runtimes import (
@@ -38,10 +37,13 @@ from tsfm_pipeline.serving.runtimes import (
 from tsfm_pipeline.serving.settings import LocalSettings, ServingSettings
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.asking import Asker
-from tsfm_pipeline.studies.time_r1.checkpoints import load_promoted, policy_in_use_digest
+from tsfm_pipeline.studies.time_r1.checkpoints import (
+    AskedWith,
+    load_promoted,
+    policy_in_use_digest,
+)
 from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
-from tsfm_pipeline.studies.time_r1.forecaster import CONTEXTS, LOOK_BACK, minutes_as_step
-from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
+from tsfm_pipeline.studies.time_r1.forecaster import minutes_as_step
 from tsfm_pipeline.studies.time_r1.slow_thinking import needed_past, think
 from tsfm_pipeline.studies.time_r1.slow_thought import SlowThought
 from tsfm_pipeline.studies.time_r1.windows import Windows
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 NAME = "time-r1"
-OPTIONS = ThinkingOptions(max_iterations=1, gate_origins=1)
+ONE_PASS = {"max_iterations": 1, "gate_origins": 1}
+"""What the service changes of how a policy was trained to be asked."""
 QUEUE, QUEUE_S = 16, 0.8
 """Requests that may wait, and how long; further ones are answered by a baseline."""
 MARGIN_S = 0.1
@@ -60,7 +63,6 @@ that the draft is still an answer in time.
 LATE = "thinking_out_of_time"
 """Warning: there was no time for the policy's answers."""
 _MINUTES_OF_A_DAY = 1440
-T = TypeVar("T")
 
 
 def make(settings: ServingSettings, bundle: SearchBundle | None) -> "SlowThinkingRuntime":
@@ -72,11 +74,13 @@ def make(settings: ServingSettings, bundle: SearchBundle | None) -> "SlowThinkin
     of_project = Settings()
     digest = policy_in_use_digest(of_project)
     in_use = load_promoted(of_project)
-    asker = Asker(in_use.policy, NumberCodec(), in_use.asked_with.prompt, OPTIONS)
-    return SlowThinkingRuntime(asker, digest, in_use.facts, settings.local)
+    asked_with = in_use.asked_with
+    options = asked_with.thinking.model_copy(update=ONE_PASS)
+    asker = Asker(in_use.policy, NumberCodec(), asked_with.prompt, options)
+    return SlowThinkingRuntime(asker, asked_with, digest, in_use.facts, settings.local)
 
 
-class SlowThinkingRuntime:
+class SlowThinkingRuntime(ModelThread):
     """Slow thinking behind the protocol `Runtime`.
 
     name, model: by which requests ask for it. One request is answered at a time, on a thread of its
@@ -89,30 +93,29 @@ class SlowThinkingRuntime:
     def __init__(
         self,
         asker: Asker,
+        asked_with: AskedWith,
         policy_digest: str,
         facts: Mapping[str, Any],
         settings: LocalSettings,
         clock: Clock = time.monotonic,
     ) -> None:
-        """asker: the policy, and how it is asked. policy_digest: identifies it in `version`. facts:
-        what the policy's config.json states.
+        """asker: the policy, and how it is asked. asked_with: its look-back, and the contexts of
+        the drafts. policy_digest: identifies it in `version`. facts: what the policy's config.json
+        states.
         """
+        super().__init__("slow-thinking")
         self.licence = str(facts.get("licence") or "unknown")
         self.measures = {name: float(facts[name]) for name in MEASURES if name in facts}
-        self._asker, self._policy_digest, self._settings = asker, policy_digest, settings
-        self._forecaster: FrozenForecaster | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="slow-thinking")
+        self._asker, self._asked_with = asker, asked_with
+        self._policy_digest, self._settings = policy_digest, settings
         self._batcher: Batcher[None, _Asked, Answer] = Batcher(
             self._answers, lambda _: None, 1, 0.0, QUEUE, clock, queue_s=QUEUE_S
         )
-        self._closed = False
 
     @property
     def version(self) -> str:
         """The beginnings of the digests of policy and frozen model."""
-        if self._forecaster is None:
-            raise RuntimeError("the frozen model is not loaded; call start first")
-        return f"{self._policy_digest[:12]}-{self._forecaster.checkpoint.sha256[:12]}"
+        return f"{self._policy_digest[:12]}-{self.forecaster.checkpoint.sha256[:12]}"
 
     @property
     def batcher(self) -> "Batcher[None, _Asked, Answer]":
@@ -121,7 +124,9 @@ class SlowThinkingRuntime:
 
     def lookback(self, freq: float, horizon: int) -> int:
         """Return how many of the last values drafts, backtests and gate read."""
-        return needed_past(CONTEXTS, _season(freq), horizon, LOOK_BACK, OPTIONS.gate_origins)
+        asked_with, n_earlier = self._asked_with, self._asker.options.gate_origins
+        season = _season(freq)
+        return needed_past(asked_with.contexts, season, horizon, asked_with.look_back, n_earlier)
 
     async def start(self) -> None:
         """Load the frozen model and answer once. Raises CheckpointError for a model that cannot be
@@ -135,23 +140,10 @@ class SlowThinkingRuntime:
 
         Raises `RuntimeFailure`, which does not count, for a series shorter than the look-back.
         """
-        if len(query.values) < LOOK_BACK:
-            detail = f"{len(query.values)} values; {NAME} is shown {LOOK_BACK}"
+        if len(query.values) < self._asked_with.look_back:
+            detail = f"{len(query.values)} values; {NAME} is shown {self._asked_with.look_back}"
             raise RuntimeFailure(Failure.REJECTED, detail, counts=False)
         return await self._batcher.submit(_Asked(query, deadline), deadline)
-
-    async def ready(self) -> bool:
-        """Return whether the frozen model is loaded."""
-        return self._forecaster is not None and not self._closed
-
-    async def close(self) -> None:
-        """Refuse what waits, and end the thread when its request is done."""
-        self._closed = True
-        await self._batcher.close()
-        await asyncio.to_thread(self._thread.shutdown)
-
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _load(self) -> "FrozenForecaster":
         from tsfm_pipeline.forecaster.engine import load_forecaster
@@ -160,18 +152,18 @@ class SlowThinkingRuntime:
         forecaster = load_forecaster(
             settings.checkpoint, dtype=settings.dtype or "float32", n_threads=settings.threads
         )
-        values = np.sin(np.arange(2 * LOOK_BACK) / 4)
+        values = np.sin(np.arange(2 * self._asked_with.look_back) / 4)
         query = Query("", values, 60.0, datetime.now(UTC), 1, DECILES)
-        answered(self._asker, forecaster, query)
+        answered(self._asker, self._asked_with, forecaster, query)
         return forecaster
 
     async def _answers(self, _: None, asked: "list[_Asked]") -> list[Answer]:
         return [await self._on_thread(partial(self._answer, one)) for one in asked]
 
     def _answer(self, asked: "_Asked") -> Answer:
-        assert self._forecaster is not None  # the lane asks what is started
         until = time.monotonic() + asked.deadline.left - MARGIN_S
-        return answered(replace(self._asker, until=until), self._forecaster, asked.query)
+        asker = replace(self._asker, until=until)
+        return answered(asker, self._asked_with, self.forecaster, asked.query)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +174,10 @@ class _Asked:
     deadline: Deadline
 
 
-def answered(asker: Asker, forecaster: "FrozenForecaster", query: Query) -> Answer:
-    """Return what slow thinking comes to for a query of at least `LOOK_BACK` values.
+def answered(
+    asker: Asker, asked_with: AskedWith, forecaster: "FrozenForecaster", query: Query
+) -> Answer:
+    """Return what slow thinking comes to for a query of at least a look-back of values.
 
     The values are moved to end at 0 and scaled by a power of two first, because the frozen model
     computes in float32; findings and answers are told in deviations of the look-back, which this
@@ -196,8 +190,9 @@ def answered(asker: Asker, forecaster: "FrozenForecaster", query: Query) -> Answ
     low = -np.inf if query.lower is None else query.lower
     high = np.inf if query.upper is None else query.upper
     bounds = [float(np.ldexp(side, -exponent) - offset) for side in (low, high)]
-    window = _window(query, scaled - offset)
-    thought = think(asker, window, forecaster, CONTEXTS, Limits.of([(bounds[0], bounds[1])]))
+    window = _window(query, scaled - offset, asked_with.look_back)
+    limits = Limits.of([(bounds[0], bounds[1])])
+    thought = think(asker, window, forecaster, asked_with.contexts, limits)
 
     def restored(values: Floats) -> Floats:
         # The limits were rounded to float32 on the smaller scale.
@@ -228,7 +223,7 @@ def _verdict(thought: SlowThought) -> Verdict:
     return Verdict.LATE if thought.late else Verdict.DRAFT
 
 
-def _window(query: Query, values: Floats) -> Windows:
+def _window(query: Query, values: Floats, look_back: int) -> Windows:
     """Return a query as a window; values [T] are those of the query on another scale."""
     end = np.datetime64(query.end.astimezone(UTC).replace(tzinfo=None), "s")
     steps_back = np.arange(len(values) - 1, -1, -1)
@@ -241,7 +236,7 @@ def _window(query: Query, values: Floats) -> Windows:
         origins=np.array([len(values) - 1]),
         past=values[None],
         truth=np.full((1, query.horizon), np.nan),
-        look_back=LOOK_BACK,
+        look_back=look_back,
         times=(end - steps_back * apart)[None],
     )
 

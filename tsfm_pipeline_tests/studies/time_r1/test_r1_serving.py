@@ -2,6 +2,7 @@
 a small policy of random weights.
 """
 
+import asyncio
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,18 +19,27 @@ from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.registry import CheckpointError
 from tsfm_pipeline.plugins import SERVING_MODELS
 from tsfm_pipeline.serving.contract import ForecastResponse
-from tsfm_pipeline.serving.runtimes import Answer, Query, Verdict
+from tsfm_pipeline.serving.deadline import Deadline
+from tsfm_pipeline.serving.runtimes import Answer, Query, RuntimeFailure, Verdict
 from tsfm_pipeline.serving.settings import ServingSettings
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.studies.time_r1 import serving_plugin
 from tsfm_pipeline.studies.time_r1.asking import Asker
-from tsfm_pipeline.studies.time_r1.checkpoints import POLICY_VARIABLE
+from tsfm_pipeline.studies.time_r1.checkpoints import POLICY_VARIABLE, SHIPPED_ASKED_WITH
 from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
+from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.own_policy import load_policy, save_policy
-from tsfm_pipeline.studies.time_r1.serving_plugin import LATE, NAME, OPTIONS, answered, make
+from tsfm_pipeline.studies.time_r1.serving_plugin import (
+    LATE,
+    NAME,
+    ONE_PASS,
+    SlowThinkingRuntime,
+    answered,
+    make,
+)
 from tsfm_pipeline_tests.packages import Site
 from tsfm_pipeline_tests.serving.live import Live, live, until
-from tsfm_pipeline_tests.studies.time_r1.thinking_setting import random_policy
+from tsfm_pipeline_tests.studies.time_r1.thinking_setting import random_asker, random_policy
 
 PLUGIN = "from tsfm_pipeline.studies.time_r1.serving_plugin import make\n"
 AS_OF = "2026-01-31T12:00:00+00:00"
@@ -90,7 +100,7 @@ def test_an_answer_has_deciles_and_its_reasoning_and_is_counted(running: Live) -
     assert (meta["runtime"], meta["model"], meta["fallback_used"]) == ("local", NAME, False)
     assert reasoning["text"].startswith("The draft is ")
     assert reasoning["verdict"] in ("refined", "draft")
-    n_answers = 2 + OPTIONS.samples * (reasoning["verdict"] == "refined")
+    n_answers = 2 + ThinkingOptions().samples * (reasoning["verdict"] == "refined")
     assert (reasoning["answers"], reasoning["unreadable"]) == (n_answers, 0)
     assert len(reasoning["draft"]) == len(reasoning["refined"]) == HORIZON
     used = reasoning["refined" if reasoning["verdict"] == "refined" else "draft"]
@@ -148,16 +158,30 @@ def test_a_policy_that_cannot_be_used_ends_the_start(
         make(ServingSettings(), None)
 
 
+def test_a_policy_is_asked_with_the_look_back_and_contexts_of_its_training() -> None:
+    settings = ServingSettings().local
+    trained = replace(SHIPPED_ASKED_WITH, look_back=100, contexts=(2048,))
+    shipped, other = (
+        SlowThinkingRuntime(random_asker(), asked_with, "digest", FACTS, settings)
+        for asked_with in (SHIPPED_ASKED_WITH, trained)
+    )
+    assert other.lookback(60.0, 24) - shipped.lookback(60.0, 24) == 2048 - 512
+    short = Query("", np.arange(99.0), 60.0, datetime(2026, 1, 31, tzinfo=UTC), 1, DECILES)
+    with pytest.raises(RuntimeFailure, match="99 values; time-r1 is shown 100"):
+        asyncio.run(other.forecast(short, Deadline.after(1.0)))
+
+
 @pytest.mark.heavy
 def test_level_and_scale_change_nothing_but_the_units_and_limits_hold(policy: Path) -> None:
     forecaster = load_forecaster("bundled", device="cpu")
-    asker = Asker(load_policy(policy / "base"), NumberCodec(), "own", OPTIONS)
+    options = ThinkingOptions().model_copy(update=ONE_PASS)
+    asker = Asker(load_policy(policy / "base"), NumberCodec(), "own", options)
     end = datetime(2026, 1, 31, 12, tzinfo=UTC)
     values = np.array(wave())
 
     def asked_with(values: np.ndarray, upper: float | None = None) -> Answer:
         query = Query("", values, 60.0, end, HORIZON, DECILES, upper=upper)
-        return answered(asker, forecaster, query)
+        return answered(asker, SHIPPED_ASKED_WITH, forecaster, query)
 
     first, again, moved = (asked_with(each) for each in (values, values, 1e9 + 1024 * values))
     np.testing.assert_array_equal(first.values, again.values)
@@ -168,9 +192,8 @@ def test_level_and_scale_change_nothing_but_the_units_and_limits_hold(policy: Pa
     assert " h " in first.thought.text or "peak" not in first.thought.text, "times have a clock"
     limited = asked_with(values, upper=5.0)
     assert limited.values.max() <= 5.0
-    late = answered(
-        replace(asker, until=0.0), forecaster, Query("", values, 60.0, end, HORIZON, DECILES)
-    )
+    query = Query("", values, 60.0, end, HORIZON, DECILES)
+    late = answered(replace(asker, until=0.0), SHIPPED_ASKED_WITH, forecaster, query)
     assert late.thought is not None
     assert late.thought.verdict is Verdict.LATE
     np.testing.assert_array_equal(late.thought.draft, first.thought.draft)
