@@ -1,9 +1,9 @@
 """Record tables: data that cannot be made again, stored as folders of small files that are only
 ever added to.
 
-What belongs here: appending to a record table, reading all of it, and the names of a fleet's record
-tables. What does not: what a row means (`steps`), and samples fetched from a server
-(`fleets.fetched_days`, which follows the same rules).
+What belongs here: appending to a record table, reading all of it, a lock for appends that depend on
+what was read, and the names of a fleet's record tables. What does not: what a row means (`steps`),
+and samples fetched from a server (`fleets.fetched_days`, which follows the same rules).
 
 Each append writes one Parquet file, named by time, host, a random number and the digest of its
 content. The file is put in place only if no file has that name. Appends from several processes and
@@ -14,8 +14,10 @@ rows, and a Parquet file stores the types of its columns, so that DuckDB and pol
 folder by a glob.
 """
 
+import fcntl
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,3 +133,14 @@ def _n_rows(path: Path) -> int | None:
         return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
     except _UNREADABLE:
         return None
+
+
+@contextmanager
+def held(lock_file: Path) -> Iterator[None]:
+    """Wait until no other process of this host holds a file, and hold it meanwhile. The kernel
+    releases it when a process ends. A record that depends on earlier ones is appended under it.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -10,7 +10,6 @@ releases when a process ends. A killed process therefore blocks nobody, and what
 is completed by the next one: an experiment by its claim, a line of `results.tsv` by the record.
 """
 
-import fcntl
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -22,7 +21,7 @@ from typing import Any
 
 import polars as pl
 
-from tsfm_pipeline.catalogue.records import RecordTable, read_record
+from tsfm_pipeline.catalogue.records import RecordTable, held, read_record
 from tsfm_pipeline.files import StorageError, room_for
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.claims import HARD_SECONDS, Claim, claim_of, read_claim
@@ -101,8 +100,7 @@ class Ledger:
                 yield
                 return
             self._running.mkdir(parents=True, exist_ok=True)
-            with (self.folder / ".lock").open("a") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            with held(self.folder / ".lock"):
                 self._depth += 1
                 try:
                     yield

@@ -5,15 +5,14 @@ verdict, and the way from a kept experiment to an adopted policy. What does not:
 gain (`verdict`), the file of the adopted policy (`adoption`), test tenants (`final_look`).
 """
 
-import fcntl
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tsfm_pipeline.catalogue.records import held
 from tsfm_pipeline.files import append_file, appended_at, is_intact
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.adoption import adopt, policy_in_force
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
 MEASURE = "tsfm_pipeline.studies.policy_search.timing:measured_p95"
 LOOK = "tsfm_pipeline.studies.policy_search.final_look:final_look"
 """What times a policy's requests and what looks at test tenants, each in a process of its own."""
+LOCK_FILE = ".promoting"
+"""Held by the one process that considers a promotion."""
 ERROR_RATE = 0.05
 """Of all experiments of a yardstick together, divided among them (Bonferroni)."""
 LEAST_EXPERIMENTS = 20
@@ -201,8 +202,8 @@ def consider(
     (`ApartError`) is logged, and taken by a later call.
     """
     measure, look = measure or _measured_apart, look or _looked_at_apart
-    with _one_at_a_time(settings):
-        records = PromotionRecords(settings)
+    records = PromotionRecords(settings)
+    with held(records.folder / LOCK_FILE):
         _try_to_complete(settings, yardstick, look, log)
         policy, replaced = policy_of(json.loads(row["changes"])), policy_in_force(settings)
 
@@ -282,7 +283,7 @@ def complete_interrupted(
     """Complete promotions that were interrupted after their verdict; a look that fails is logged
     and stays due. Of several processes that call it, one proceeds at a time.
     """
-    with _one_at_a_time(settings):
+    with held(PromotionRecords(settings).folder / LOCK_FILE):
         _try_to_complete(settings, yardstick, _looked_at_apart, log)
 
 
@@ -374,13 +375,3 @@ def _looked_at_apart(
 ) -> Sequence[Look]:
     looks: Sequence[Look] = call_apart(LOOK, settings, yardstick, challenger, replaced)
     return looks
-
-
-@contextmanager
-def _one_at_a_time(settings: Settings) -> Iterator[None]:
-    """Wait until no other process considers a promotion."""
-    folder = PromotionRecords(settings).folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".promoting").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -18,13 +18,13 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from tsfm_pipeline.catalogue.records import RecordTable
+from tsfm_pipeline.catalogue.records import RecordTable, held
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_ratios
 from tsfm_pipeline.forecaster.registry import StagedCheckpoint
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.checkpoints import asked_with, find_staged, restate
 from tsfm_pipeline.studies.time_r1.measures import scaled_error
-from tsfm_pipeline.studies.time_r1.run_records import FOLDER, RunError, RunRecords, locked
+from tsfm_pipeline.studies.time_r1.run_records import FOLDER, LOCK_FILE, RunError, RunRecords
 from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def decide(settings: Settings, checkpoint: StagedCheckpoint, verdict: Verdict) -
         **gain.model_dump(),
         "by_data_set": json.dumps({k: v.model_dump() for k, v in verdict.by_data_set.items()}),
     }
-    with locked(folder):
+    with held(folder / LOCK_FILE):
         _records(settings).append(pl.DataFrame([row], schema=SCHEMA))
         if verdict.promoted:
             stage = {"stage": "promoted", "promoted_at": now.isoformat(), "gate": gain.model_dump()}

@@ -6,24 +6,20 @@ not: computing a record from an experiment (`runs`), and making a run again (`re
 Records are only added, under a lock, and no run rewrites or deletes one.
 """
 
-import fcntl
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from tsfm_pipeline.catalogue.records import RecordTable
+from tsfm_pipeline.catalogue.records import RecordTable, held
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.datasets import DataSet
 from tsfm_pipeline.studies.time_r1.options import Profile, Recipe
 
-FOLDER = ".time_r1"
+FOLDER, LOCK_FILE = ".time_r1", ".lock"
 SCHEMA: dict[str, Any] = {
     "time": pl.Datetime("us", "UTC"),
     "hash": pl.String,
@@ -125,7 +121,7 @@ class RunRecords:
         that running what is current leaves no second record. Raises `StorageError` if the disk is
         full.
         """
-        with locked(self.folder):
+        with held(self.folder / LOCK_FILE):
             same = [known for known in self.read() if known.hash == record.hash]
             if same and same[-1].digests == record.digests:
                 return False
@@ -165,17 +161,6 @@ class RunRecords:
             known = ", ".join(hashes) or "none; `tsfm-pipeline time-r1 run NAME` leaves one"
             raise RunError(f"no run has a hash that begins with {prefix!r}; there are: {known}")
         return _record(rows.filter(hash=found[0]).row(-1, named=True))
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process holds a folder of records, and hold it meanwhile. The kernel
-    releases the lock when a process ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _record(row: dict[str, Any]) -> RunRecord:
