@@ -9,9 +9,9 @@ import pytest
 
 from tsfm_pipeline.forecaster.registry import CheckpointError
 from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.studies.time_r1.checkpoints import SHIPPED_ASKED_WITH
 from tsfm_pipeline.studies.time_r1.datasets import chosen, data_sets
 from tsfm_pipeline.studies.time_r1.drafts import MOST_BACKTESTS, n_backtests
-from tsfm_pipeline.studies.time_r1.forecaster import LOOK_BACK
 from tsfm_pipeline.studies.time_r1.options import Profile
 from tsfm_pipeline.studies.time_r1.own_policy import OwnShape
 from tsfm_pipeline.studies.time_r1.recipes import RecipeError, profile, recipe_files
@@ -40,7 +40,7 @@ def test_a_recipe_names_a_profile_and_data_sets_and_fits_the_policy(name: str) -
         tokens = recipe.look_back + 2 * recipe.horizon
         assert tokens < OwnShape().positions
         assert recipe.horizon < asked.thinking.max_new_tokens
-        assert recipe.look_back == LOOK_BACK
+        assert recipe.look_back == SHIPPED_ASKED_WITH.look_back
 
 
 @pytest.mark.parametrize("horizon", [96, 192])
