@@ -126,7 +126,7 @@ def train_base(
     weights[Part.HISTORY] = options.history_weight
     run = Training(
         policy.plain,
-        Objective(numbers, options.number_smoothing, weights),
+        Objective(numbers, options.number_smoothing, weights=weights),
         UpdateOptions(
             Schedule(options.learning_rate, options.warm_up_steps, "trapezoid", options.decay),
             options.weight_decay,

@@ -100,8 +100,8 @@ def train_grip(
     """Train a fresh adapter by GRIP, write the best one into `folder`, and return the policy with
     it merged into its weights. The given policy is the reference; it must not be used any more.
 
-    Nothing but the validation rewards decides which of the checkpoints is best; that of step 0,
-    which is the reference itself, is one of them. A killed run goes on from the state in `folder`,
+    Nothing but the validation rewards decides which of the checkpoints within the limit of the
+    divergence is best; that of step 0, which is the reference itself, is one of them. A killed run goes on from the state in `folder`,
     which is written every `save_every` steps, to the same bytes. Raises ValueError if the folder
     holds the state of a run with another policy, other questions or other options.
     """
@@ -192,10 +192,14 @@ class GripRun:
 
     @property
     def best_steps(self) -> list[int]:
-        """The steps with the highest validation rewards, best first; of equal ones the earlier."""
+        """The steps with the highest validation rewards, best first, without those beyond
+        `options.kl_limit`; of equal ones the earlier.
+        """
+        limit = math.inf if self.options.kl_limit is None else self.options.kl_limit
         means = np.array([rewards.mean() for rewards in self.validation])
-        order = np.argsort(-means, kind="stable")[: self.options.checkpoints]
-        return [self.validated[i] for i in order]
+        order = np.argsort(-means, kind="stable")
+        near = [self.validated[i] for i in order if self._divergence(self.validated[i]) <= limit]
+        return near[: self.options.checkpoints]
 
     def save(self) -> None:
         """Write the whole state, so that the file is either the old state or the new one, then the
@@ -356,9 +360,14 @@ class GripRun:
             "step": step,
             "validation_reward": float(rewards.mean()),
             "validation_windows": len(rewards),
-            # Before the first update the policy is its reference.
-            "kl_nats_per_token": self.history[step - 1][COLUMNS.index("exact_kl")] if step else 0.0,
+            "kl_nats_per_token": self._divergence(step),
         }
+
+    def _divergence(self, step: int) -> float:
+        """Return the exact divergence after a step. Before the first update the policy is its
+        reference.
+        """
+        return self.history[step - 1][COLUMNS.index("exact_kl")] if step else 0.0
 
 
 def _split(asked: Questions) -> list[Questions]:

@@ -42,6 +42,13 @@ class WarmUpOptions(_Options):
         description="a number, at least 0: the standard deviation, in number tokens, of the target "
         "that is spread over neighbouring numbers; 0: the number itself alone",
     )
+    form_weight: float = Field(
+        0.0,
+        ge=0,
+        description="a number, at least 0: by how much a token of a wrong kind (a word among the "
+        "numbers, a tag inside a reason) counts more than a wrong one of the right kind; only the "
+        "own policy's tokens have kinds",
+    )
 
 
 class GripOptions(_Options):
@@ -66,6 +73,12 @@ class GripOptions(_Options):
         3, ge=1, description="a whole number, at least 1: best states kept, by validation reward"
     )
     validate_every: int = Field(10, ge=1, description="a whole number, at least 1: steps")
+    kl_limit: float | None = Field(
+        None,
+        gt=0,
+        description="a number above 0, in nats per token: a state whose exact divergence from the "
+        "reference is larger, on held-out prompts, is not kept; null: every state may be kept",
+    )
 
 
 class RewardOptions(_Options):

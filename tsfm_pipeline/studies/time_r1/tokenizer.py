@@ -1,15 +1,17 @@
 """The own policy's tokenizer: one token per word of the closed vocabulary.
 
-What belongs here: the tokenizer in the file format of transformers. What does not: the words
-(`vocabulary`).
+What belongs here: the tokenizer in the file format of transformers, and what kind of word a token
+is. What does not: the words (`vocabulary`).
 """
 
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tsfm_pipeline.studies.time_r1.vocabulary import END, NUMBER_WORDS, PADDING, WORDS
+from tsfm_pipeline.studies.time_r1.vocabulary import END, NUMBER_WORDS, PADDING, TAGS, WORDS
 
 
 def own_tokenizer() -> PreTrainedTokenizerFast:
@@ -33,6 +35,19 @@ def number_ids() -> range:
     """Return the token ids of `n0`, `n1` and so on: the id of a number is the first plus it."""
     first = WORDS.index(NUMBER_WORDS[0])
     return range(first, first + len(NUMBER_WORDS))
+
+
+def word_kinds() -> Tensor:
+    """Return the kind of each token, int64 [words]: 0 for words, 1 for numbers, and one of its own
+    for each tag, the end and the padding. In a completion of the right form, only tokens of one
+    kind may stand in each other's place.
+    """
+    kinds = torch.zeros(len(WORDS), dtype=torch.int64)
+    numbers = number_ids()
+    kinds[numbers.start : numbers.stop] = 1
+    for kind, word in enumerate((PADDING, END, *TAGS), start=2):
+        kinds[WORDS.index(word)] = kind
+    return kinds
 
 
 def as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:

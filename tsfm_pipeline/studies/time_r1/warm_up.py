@@ -24,6 +24,7 @@ from tsfm_pipeline.studies.time_r1.adapters import (
 from tsfm_pipeline.studies.time_r1.options import LoraOptions, WarmUpOptions
 from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy
 from tsfm_pipeline.studies.time_r1.sequences import Batch, Sequences, encode, epoch_rows
+from tsfm_pipeline.studies.time_r1.tokenizer import word_kinds
 from tsfm_pipeline.studies.time_r1.training import Objective, Schedule, Training, UpdateOptions
 from tsfm_pipeline.studies.time_r1.windows import Floats
 
@@ -100,7 +101,9 @@ def warm_up(
     steps = options.epochs * batches.per_epoch
     run = Training(
         adapted.model,
-        Objective(numbers, options.number_smoothing),
+        Objective(
+            numbers, options.number_smoothing, word_kinds() if numbers else None, options.form_weight
+        ),
         UpdateOptions(Schedule(options.learning_rate, math.ceil(_WARM_UP_SHARE * steps))),
         identity,
         steps,

@@ -113,6 +113,23 @@ def test_the_best_validation_rewards_are_kept_and_the_best_is_returned(
     assert mean_reward(adapted, asked) == mean_reward(kept, asked)
 
 
+def test_a_state_beyond_the_limit_of_the_divergence_is_not_kept(
+    source: Path, finished: tuple[Path, GripResult], tmp_path: Path
+) -> None:
+    _, free = finished
+    divergences = free.history[:, COLUMNS.index("exact_kl")]
+    _, near = train_grip(
+        load_policy(source), task(5, updates=2, kl_limit=divergences.min() / 2), tmp_path / "near"
+    )
+    assert (near.history == free.history).all()
+    assert near.best_step == 0
+    assert {path.name for path in (tmp_path / "near" / CHECKPOINTS).iterdir()} == {"step-000000"}
+    _, far = train_grip(
+        load_policy(source), task(5, updates=2, kl_limit=2 * divergences.max()), tmp_path / "far"
+    )
+    assert far.best_step == free.best_step
+
+
 def test_threads_and_pauses_do_not_change_a_byte(
     source: Path, finished: tuple[Path, GripResult], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from tsfm_pipeline.studies.time_r1.answers import completion
 from tsfm_pipeline.studies.time_r1.codecs import MISSING_NUMBER, NumberCodec
 from tsfm_pipeline.studies.time_r1.frames import frames_of
 from tsfm_pipeline.studies.time_r1.prompts import render
-from tsfm_pipeline.studies.time_r1.tokenizer import number_ids, own_tokenizer
+from tsfm_pipeline.studies.time_r1.tokenizer import number_ids, own_tokenizer, word_kinds
 from tsfm_pipeline.studies.time_r1.vocabulary import (
     COUNTS,
     END,
@@ -114,3 +114,11 @@ def test_a_count_is_a_word():
         MANY,
     ]
     assert {count_word(count) for count in COUNTS} < set(WORDS)
+
+
+def test_numbers_are_of_one_kind_words_of_another_and_each_tag_of_its_own(tokenizer):
+    kinds = word_kinds()
+    assert set(kinds[list(number_ids())].tolist()) == {1}
+    ids = tokenizer.convert_tokens_to_ids([PADDING, END, *TAGS])
+    assert len(set(kinds[ids].tolist()) - {0, 1}) == len(ids)
+    assert int((kinds == 0).sum()) == len(WORDS) - len(number_ids()) - len(ids)

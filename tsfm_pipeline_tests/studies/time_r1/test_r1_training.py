@@ -149,7 +149,7 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_losses_are_those_of_each_token_by_itself() -> None:
     model, batch = tiny_model(), counting_batch(0)
     weights = {Part.THINK: 0.5, Part.NUMBER: 1.0, Part.TEMPLATE: 2.0}
-    sums = loss_sums(model, batch, Objective(NUMBERS, 0.0, weights))
+    sums = loss_sums(model, batch, Objective(NUMBERS, weights=weights))
     logits = model(input_ids=batch.ids).logits
     expected = dict.fromkeys(weights, 0.0)
     for row in range(6):
@@ -179,6 +179,19 @@ def test_smoothing_spreads_numbers_over_their_neighbours_alone() -> None:
     assert float(sums.objective.detach()) == pytest.approx(expected, rel=1e-5)
     exact = sums.negative_log_likelihood[Part.NUMBER]
     assert exact == pytest.approx(-log_probs[int(batch.ids[0, 5])], rel=1e-5)
+
+
+def test_the_term_of_form_counts_the_probability_of_tokens_of_other_kinds() -> None:
+    model, batch = tiny_model(), counting_batch(0)
+    batch = Batch(batch.ids[:1, :6], torch.tensor([[0, 0, 0, 0, 0, Part.NUMBER]]))
+    log_probs = model(input_ids=batch.ids).logits[0, 4].log_softmax(-1).detach()
+    kinds = torch.zeros(len(log_probs), dtype=torch.int64)
+    kinds[list(NUMBERS)] = 1
+    objective = Objective(NUMBERS, kinds=kinds, form_weight=3.0)
+    sums = loss_sums(model, batch, objective)
+    of_kind = float(log_probs[list(NUMBERS)].exp().sum())
+    expected = -float(log_probs[int(batch.ids[0, 5])]) - 3 * np.log(of_kind)
+    assert float(sums.objective.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_padding_changes_no_loss() -> None:
