@@ -30,7 +30,7 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.run_records import RunError, RunRecord, RunRecords
 from tsfm_pipeline.studies.time_r1.scope import MISSING
-from tsfm_pipeline.studies.time_r1.tables import ADAPTERS, GRIP, PLAIN
+from tsfm_pipeline.studies.time_r1.tables import GRIP, PLAIN
 
 if TYPE_CHECKING:
     from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy
@@ -131,7 +131,7 @@ def register(settings: Settings, prefix: str, variant: str = GRIP) -> StagedChec
     policy of the hub (its weights are the hub's), and where the run's adapters are not in the lake
     any more; CheckpointError where the base is not that of the run.
     """
-    from tsfm_pipeline.studies.time_r1.runs import StoredExperiment, adapter_digests
+    from tsfm_pipeline.studies.time_r1.runs import StoredExperiment, recorded_adapters
 
     record = RunRecords(settings).find(prefix)
     stored = record.configuration
@@ -150,12 +150,7 @@ def register(settings: Settings, prefix: str, variant: str = GRIP) -> StagedChec
     if folder.is_dir():
         return staged_checkpoint(folder)
     experiment = StoredExperiment(settings, stored, settings.data_dir)
-    adapters = experiment.tables.read(ADAPTERS)
-    if adapter_digests(adapters) != record.digests.adapters:
-        raise RunError(
-            f"the adapters in {experiment.tables.path} are not those of run {record.hash}; run the "
-            f"recipe {stored.recipe.name!r} again, which leaves a record of its own"
-        )
+    adapters = recorded_adapters(experiment, record)
     from tsfm_pipeline.studies.time_r1.making_training import trained
     from tsfm_pipeline.studies.time_r1.own_policy import save_policy
 
@@ -164,7 +159,7 @@ def register(settings: Settings, prefix: str, variant: str = GRIP) -> StagedChec
     (files,) = adapters.filter(variant=variant)["files"].to_list()
     of_adapter = json.loads(next(f["content"] for f in files if f["name"] == CONFIG_FILE))
     measured = {name: of_adapter[name] for name in MEASURED if name in of_adapter}
-    facts = {**_facts(record, folder.name, variant, follows), **measured}
+    facts = {"name": folder.name, **run_facts(record, variant, follows), **measured}
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
@@ -259,10 +254,11 @@ def asked_with(checkpoint: StagedCheckpoint) -> AskedWith:
     )
 
 
-def _facts(
-    record: RunRecord, name: str, variant: str, follows: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return what config.json tells besides the shape and the digest."""
+def run_facts(record: RunRecord, variant: str, follows: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the config.json of a variant of a run tells besides name, shape and digest.
+
+    follows: the variant that each variant was trained after, "" for the base.
+    """
     stored, chain = record.configuration, [variant]
     while follows[chain[0]]:
         chain.insert(0, follows[chain[0]])
@@ -273,7 +269,6 @@ def _facts(
     }
     recipe, profile = stored.recipe, stored.profile
     return {
-        "name": name,
         "stage": "candidate",
         "licence": "that of the data it was trained on: " + ", ".join(trained_on.values()),
         "run": {"hash": record.hash, "recipe": recipe.name, "commit": record.commit},

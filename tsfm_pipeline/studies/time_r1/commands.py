@@ -166,6 +166,21 @@ def register_command(
     alarm(f"{written.stage}: {written.folder}")
 
 
+@application.command("export-adapters")
+def export_adapters_command(
+    hash_: Hash,
+    folder: Annotated[Path, typer.Argument(help="gets the folders `sft` and `grip`")],
+) -> None:
+    """Write the adapters of a recorded run as folders in the format of peft."""
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.adapter_export import export_adapters
+
+        written = export_adapters(Settings(), hash_, folder)
+    for path in written:
+        say(str(path), "green")
+
+
 @application.command("checkpoints")
 def checkpoints_command() -> None:
     """List the registered checkpoints, their stage, and what the gate found of promoted ones."""

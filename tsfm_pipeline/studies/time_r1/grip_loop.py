@@ -101,9 +101,10 @@ def train_grip(
     it merged into its weights. The given policy is the reference; it must not be used any more.
 
     Nothing but the validation rewards decides which of the checkpoints within the limit of the
-    divergence is best; that of step 0, which is the reference itself, is one of them. A killed run goes on from the state in `folder`,
-    which is written every `save_every` steps, to the same bytes. Raises ValueError if the folder
-    holds the state of a run with another policy, other questions or other options.
+    divergence is best; that of step 0, which is the reference itself, is one of them. A killed run
+    goes on from the state in `folder`, which is written every `save_every` steps, to the same
+    bytes. Raises ValueError if the folder holds the state of a run with another policy, other
+    questions or other options.
     """
     run = GripRun(policy, task, folder, threads)
     run.resume()

@@ -27,6 +27,7 @@ from tsfm_pipeline.studies.time_r1.run_records import (
     Configuration,
     Digests,
     Figure,
+    RunError,
     RunRecord,
     RunRecords,
 )
@@ -130,6 +131,19 @@ def digests_of(experiment: Experiment) -> Digests:
         adapters=adapter_digests(tables.read(ADAPTERS)),
         metrics=_sha256(metrics.encode()),
     )
+
+
+def recorded_adapters(experiment: StoredExperiment, record: RunRecord) -> pl.DataFrame:
+    """Return the rows of `grip_adapter` of a recorded run. Raises RunError where they are not in
+    the lake any more.
+    """
+    adapters = experiment.tables.read(ADAPTERS)
+    if adapter_digests(adapters) != record.digests.adapters:
+        raise RunError(
+            f"the adapters in {experiment.tables.path} are not those of run {record.hash}; run the "
+            f"recipe {experiment.name!r} again, which leaves a record of its own"
+        )
+    return adapters
 
 
 def adapter_digests(adapters: pl.DataFrame) -> dict[str, str]:

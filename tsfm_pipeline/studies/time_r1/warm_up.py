@@ -102,7 +102,10 @@ def warm_up(
     run = Training(
         adapted.model,
         Objective(
-            numbers, options.number_smoothing, word_kinds() if numbers else None, options.form_weight
+            numbers,
+            options.number_smoothing,
+            word_kinds() if numbers else None,
+            options.form_weight,
         ),
         UpdateOptions(Schedule(options.learning_rate, math.ceil(_WARM_UP_SHARE * steps))),
         identity,

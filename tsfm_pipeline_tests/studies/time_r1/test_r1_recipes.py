@@ -19,7 +19,7 @@ from tsfm_pipeline.studies.time_r1.starts import policy_digest
 
 SETTINGS = Settings()
 FILES = recipe_files(SETTINGS)
-NAMES = ("demo", "etth1", "etth1-192", "etth1-96", "hub", "smd", "smoke")
+NAMES = ("demo", "etth1", "etth1-192", "etth1-96", "hub", "smd", "smoke", "synthetic")
 DAY_OF_MINUTES = 1440
 
 
@@ -41,6 +41,21 @@ def test_a_recipe_names_a_profile_and_data_sets_and_fits_the_policy(name: str) -
         assert tokens < OwnShape().positions
         assert recipe.horizon < asked.thinking.max_new_tokens
         assert recipe.look_back == SHIPPED_ASKED_WITH.look_back
+
+
+def test_the_shipped_adapters_are_asked_as_the_recipe_that_trains_them_does() -> None:
+    recipe = FILES.spec("synthetic")
+    asked = profile(SETTINGS, recipe.profile)
+    assert (recipe.look_back, recipe.contexts) == (
+        SHIPPED_ASKED_WITH.look_back,
+        SHIPPED_ASKED_WITH.contexts,
+    )
+    assert (asked.prompt, asked.thinking) == (
+        SHIPPED_ASKED_WITH.prompt,
+        SHIPPED_ASKED_WITH.thinking,
+    )
+    sets = data_sets(SETTINGS)
+    assert {sets[name].licence for name in recipe.train} == {"made by this project"}
 
 
 @pytest.mark.parametrize("horizon", [96, 192])

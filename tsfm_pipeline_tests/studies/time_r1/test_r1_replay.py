@@ -4,6 +4,7 @@ What belongs here: one small recipe that is run once, and what its record is goo
 not: what the tables hold (`test_r1_definitions`), and training.
 """
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,32 @@ def test_a_candidate_is_the_policy_of_the_run_and_nothing_uses_it(
     assert register(settings, record.hash) == candidate, "it is there already"
     with pytest.raises(RunError, match="no policy 'sft_plain' that corrects drafts"):
         register(settings, record.hash, "sft_plain")
+
+
+def test_exported_adapters_and_their_base_are_the_policy_of_the_run(
+    settings: Settings,
+    record: RunRecord,
+    command: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert command("export-adapters", record.hash[:4], str(tmp_path)).exit_code == 0
+    shutil.copytree(record.configuration.profile.model, tmp_path / "base")
+    monkeypatch.setenv(POLICY_VARIABLE, str(tmp_path))
+    used = load_promoted(settings)
+    stored = StoredExperiment(settings, record.configuration, settings.data_dir)
+    policy = trained(stored, stored.tables.read(ADAPTERS), GRIP)
+    for name, tensor in policy.plain.state_dict().items():
+        assert torch.equal(used.policy.plain.state_dict()[name], tensor), name
+    assert used.facts["variant"] == "grip"
+    assert "stage" not in used.facts
+    for name in ("sft", "grip"):
+        card = (tmp_path / name / "MODEL_CARD.md").read_text()
+        assert record.hash in card
+        assert "small_corpus (MIT)" in card
+    assert "exact divergence" in card
+    again = command("export-adapters", record.hash[:4], str(tmp_path))
+    assert again.exit_code == 2, "nothing is overwritten"
 
 
 def test_a_checkpoint_that_was_altered_or_lacks_a_card_is_refused(
