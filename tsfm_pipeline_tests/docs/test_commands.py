@@ -83,6 +83,7 @@ COVERED = {
     "tsfm-pipeline time-r1 replay 3f9c": f"{R1_REPLAY}a_replay_from_the_stored_configuration_is_identical_to_the_byte",
     "make replay HASH=3f9c": f"{R1_REPLAY}make_replay_asks_for_the_hash",
     "tsfm-pipeline time-r1 register 3f9c": f"{R1_REPLAY}a_candidate_is_written_by_the_command_and_judged_by_the_gate",
+    "tsfm-pipeline time-r1 export-adapters 3f9c adapters": f"{R1_REPLAY}exported_adapters_and_their_base_are_the_policy_of_the_run",
     "tsfm-pipeline time-r1 checkpoints": f"{R1_REPLAY}a_promoted_checkpoint_is_in_use_until_another_one_is_promoted",
     "tsfm-pipeline time-r1 promote etth1-3f9c0a1b-grip": f"{R1_REPLAY}a_candidate_is_written_by_the_command_and_judged_by_the_gate",
     "tsfm-pipeline time-r1 run smoke": TIME_R1,
