@@ -176,6 +176,7 @@ def reinforced(experiment: Experiment) -> "tuple[Curve, ...]":
             np.array(row["curve"]),
             row["validated"],
             np.array(row["validation"]),
+            row["best_step"],
         )
         for row in experiment.tables.read(RUNS).iter_rows(named=True)
         if row["variant"] in (GRIP, GRPO)

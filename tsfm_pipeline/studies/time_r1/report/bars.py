@@ -114,8 +114,8 @@ def _others(report: SlowThinkingReport) -> Iterator[Bar]:
         number(loss),
         _at_most(loss, FORMAT_LOSS),
     )
-    gains = [row for row in report.table_validations if row.run == "grip"]
-    gain = max(gains, key=lambda row: row.reward).gain if gains else Estimate()
+    kept = report.kept_validation("grip")
+    gain = Estimate() if kept is None else kept.gain
     yield Bar(
         "Gain of GRIP in reward on validation windows: above two standard errors",
         interval(*gain),

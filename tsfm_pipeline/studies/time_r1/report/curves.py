@@ -51,7 +51,7 @@ def validation_rows(curves: Sequence[Curve]) -> tuple[ValidationRow, ...]:
     """Return the rewards of reinforced trainings on validation windows."""
     rows = []
     for curve in curves:
-        for step, values in _points(curve, ("reward", "gain", "gain_standard_error")):
+        for step, values in _points(curve, ("reward", "gain", "gain_standard_error", "kept")):
             gain, half = values["gain"], STANDARD_ERRORS * values["gain_standard_error"]
             rows.append(
                 ValidationRow(
@@ -59,6 +59,7 @@ def validation_rows(curves: Sequence[Curve]) -> tuple[ValidationRow, ...]:
                     step=step,
                     reward=values["reward"],
                     gain=Estimate(gain, gain - half, gain + half),
+                    kept=values["kept"] == 1,
                 )
             )
     return tuple(rows)

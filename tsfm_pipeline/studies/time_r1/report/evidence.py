@@ -100,13 +100,15 @@ def reinforced_curve(
     history: Floats,
     validated: Sequence[int],
     validation: Floats,
+    best_step: int,
 ) -> Curve:
     """Return the curve of GRIP or GRPO (`grip_loop.GripResult`).
 
     columns: `grip_measures.COLUMNS`. history: float64 [S, columns]. validated: the steps after
     which validation was made [V]. validation: mean reward of each validation window, float64
-    [V, windows]. Its columns are `reward`, and `gain` over the first validation with
-    `gain_standard_error`, which is that of the windows' paired differences.
+    [V, windows]. best_step: the step whose adapter was kept. The columns are `reward`, `gain` over
+    the first validation with `gain_standard_error`, which is that of the windows' paired
+    differences, and `kept`, 1 for the step that was kept and else 0.
     """
     gains = validation - validation[:1]
     n = validation.shape[1]
@@ -120,6 +122,7 @@ def reinforced_curve(
             "reward": validation.mean(axis=1),
             "gain": gains.mean(axis=1),
             "gain_standard_error": error,
+            "kept": (np.asarray(validated) == best_step).astype(np.float64),
         },
     )
 

@@ -97,6 +97,7 @@ class ValidationRow(Figures):
     gain: Estimate = item(
         "reward", "over that before the first update, with two standard errors to each side"
     )
+    kept: bool = item("true or false", "whether the training ends with the adapter of this step")
 
 
 class TermRow(Figures):
@@ -271,6 +272,11 @@ class SlowThinkingReport(Figures):
     def parsing(self, mode: str) -> ParseRow | None:
         """Return how many completions could be read in a mode."""
         return next((row for row in self.table_parsing if row.mode == mode), None)
+
+    def kept_validation(self, run: str) -> ValidationRow | None:
+        """Return the validation of the step that a training ends with."""
+        rows = self.table_validations
+        return next((row for row in rows if row.run == run and row.kept), None)
 
     def cost(self, method: str = SLOW_THINKING) -> CostRow | None:
         """Return what a request of a method costs."""

@@ -114,10 +114,16 @@ def gate(report: SlowThinkingReport) -> Table:
 def validations(report: SlowThinkingReport) -> Table:
     """Return the rewards on validation windows."""
     cells = tuple(
-        (run_text(row.run), whole(row.step), number(row.reward), interval(*row.gain))
+        (
+            run_text(row.run),
+            whole(row.step),
+            number(row.reward),
+            interval(*row.gain),
+            "kept" if row.kept else "",
+        )
         for row in report.table_validations
     )
-    columns = ("training", "step", "reward", "gain (± 2 standard errors)")
+    columns = ("training", "step", "reward", "gain (± 2 standard errors)", "")
     return Table("Reward on validation windows", columns, cells)
 
 

@@ -54,22 +54,22 @@ def reward_sentence(report: SlowThinkingReport) -> str:
     parts = []
     for run in dict.fromkeys(row.run for row in report.table_validations):
         rows = [row for row in report.table_validations if row.run == run]
-        first, best = rows[0], max(rows, key=lambda row: row.reward)
-        before = f"{number(first.reward)} before training"
-        if best is first:
-            parts.append(f"{run_text(run)}: the validation reward never rose above its {before}")
+        kept = report.kept_validation(run)
+        before = f"{number(rows[0].reward)} before training"
+        if kept is None or kept.step == rows[0].step:
+            parts.append(f"{run_text(run)}: no step is better than none; the reward was {before}")
             continue
-        said = "rose" if best.gain.low > 0 else "did not rise by more than two standard errors"
+        said = "rose" if kept.gain.low > 0 else "did not rise by more than two standard errors"
         parts.append(
             f"{run_text(run)}: the validation reward {said}, from {before} to "
-            f"{number(best.reward)} at its best step {whole(best.step)}, a gain of "
-            f"{interval(*best.gain)}"
+            f"{number(kept.reward)} at step {whole(kept.step)}, whose state is kept, a gain of "
+            f"{interval(*kept.gain)}"
         )
     if not parts:
         return "No reinforced training was logged."
     return (
-        f"{'. '.join(parts)}. The best step is chosen by this reward, which flatters its gain; "
-        "the test windows decide."
+        f"{'. '.join(parts)}. The step that is kept has the highest reward of those within the "
+        "limit of the KL divergence, which flatters its gain; the test windows decide."
     )
 
 

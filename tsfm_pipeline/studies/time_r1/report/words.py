@@ -260,8 +260,8 @@ def null_points(report: SlowThinkingReport) -> list[tuple[str, str]]:
                 points.append(
                     (word, f"The MASE of {title_of(method)} is {compared(ratio, title_of(name))}.")
                 )
-    gains = [row for row in report.table_validations if row.run == "grip"]
-    if gains and not max(gains, key=lambda row: row.reward).gain.low > 0:
+    kept = report.kept_validation("grip")
+    if kept is not None and not kept.gain.low > 0:
         points.append(("not shown", "GRIP raises the reward on validation windows."))
     ungated = report.rule("always refined")
     if effect_of(*ungated) == "loss":

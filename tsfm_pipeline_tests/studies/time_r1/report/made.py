@@ -192,4 +192,6 @@ def _reinforced(run: str, effect: float, rng: np.random.Generator) -> Any:
     base = rng.uniform(0.2, 0.6, 40)
     validation = np.stack([base + rise[at] + 0.02 * rng.normal(size=40) for at in (0, 33, 66, 99)])
     history = np.column_stack(list(parts.values()))
-    return reinforced_curve(run, tuple(parts), history, (0, 33, 66, 99), validation)
+    validated = (0, 33, 66, 99)
+    best = validated[int(validation.mean(axis=1).argmax())]
+    return reinforced_curve(run, tuple(parts), history, validated, validation, best)

@@ -149,11 +149,14 @@ def test_a_validation_gain_is_paired_by_window(won: SlowThinkingReport) -> None:
     rows = [row for row in won.table_validations if row.run == "grip"]
     assert rows[0].gain == (0, 0, 0)
     assert rows[-1].gain.low > 0
+    assert [row.kept for row in rows] == [False, False, False, True]
+    assert won.kept_validation("grip") == rows[-1]
+    assert won.kept_validation("nothing") is None
     rewards = np.array([[0.1, 0.5], [0.3, 0.9]])
-    curve = reinforced_curve("grip", ("reward_all",), np.zeros((1, 1)), (0, 5), rewards)
+    curve = reinforced_curve("grip", ("reward_all",), np.zeros((1, 1)), (0, 5), rewards, 5)
     assert curve.validation("gain")[1] == pytest.approx(0.3)
     assert curve.validation("gain_standard_error")[1] == pytest.approx(0.1)
-    alone = reinforced_curve("grip", ("reward_all",), np.zeros((1, 1)), (0, 5), rewards[:, :1])
+    alone = reinforced_curve("grip", ("reward_all",), np.zeros((1, 1)), (0, 5), rewards[:, :1], 0)
     assert np.isnan(alone.validation("gain_standard_error")).all()
 
 

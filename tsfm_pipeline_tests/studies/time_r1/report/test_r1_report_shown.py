@@ -152,7 +152,7 @@ def test_the_words_of_trainings_follow_their_figures(
 ) -> None:
     assert "GRIP: the validation reward rose, from" in training_words.reward_sentence(won)
     assert "did not rise by more than two standard errors" in training_words.reward_sentence(null)
-    assert "never rose above its" in training_words.reward_sentence(lost)
+    assert "no step is better than none" in training_words.reward_sentence(lost)
     assert "tags 0.0300, reason 0.200, numbers 2.50" in training_words.training_sentence(won)
     terms = training_words.terms_sentence(won)
     same = [row.model_copy(update={"variance_share": 0.0}) for row in won.table_terms]
