@@ -38,7 +38,7 @@ def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """
     values = fleet.arrays.values(shard)
     n_metrics = values.shape[1]
-    starts = fleet.manifest["test_start_step"].gather(shard).to_numpy()
+    starts = fleet.manifest["test_start_step"].gather(list(shard)).to_numpy()
     flat = values.reshape(-1, values.shape[-1])
     ends = np.repeat(starts, n_metrics)
     scale = series_scale(flat, ends).reshape(-1, n_metrics)

@@ -94,7 +94,7 @@ def _seasonal_errors(fleet: Fleet, shard: Sequence[int]) -> Floats:
     period, over the fleet's first season.
     """
     values = fleet.arrays.values(shard)  # [N, D, T]
-    starts = fleet.manifest["test_start_step"].gather(shard).to_numpy()
+    starts = fleet.manifest["test_start_step"].gather(list(shard)).to_numpy()
     n_metrics = values.shape[1]
     errors = seasonal_error(
         values.reshape(-1, values.shape[-1]), np.repeat(starts, n_metrics), fleet.grid.season
