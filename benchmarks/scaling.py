@@ -105,20 +105,47 @@ class CountedLake(FleetLake):
         return super()._checked(table, parts)
 
 
-def open_fleet(root: Path, n_tenants: int, days: int, **options: Any) -> Fleet:
-    """Open a synthetic fleet of `n_tenants` tenants in an empty folder. `options` are fields of its
-    file, and `settings`.
+class Counting(WithStandIn):
+    """`WithStandIn` that keeps, by table and for every shard, which parts of which input the shard
+    opened; the fleet's tables are a `CountedLake`.
     """
-    settings: dict[str, Any] = options.pop("settings")
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet)
+        self.opened: dict[str, list[dict[str, set[str]]]] = {table: [] for table in TABLES}
+
+    def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
+        """Make each of these shards."""
+        tables = self.fleet.tables
+        assert isinstance(tables, CountedLake)
+        for task in tasks:
+            tables.opened.clear()
+            yield from super().run(work, [task])
+            self.opened[work.table].append(
+                {name: set(parts) for name, parts in tables.opened.items()}
+            )
+
+
+def open_fleet(
+    root: Path, n_tenants: int, days: int, *, settings: dict[str, Any], **fields: Any
+) -> Fleet:
+    """Open a synthetic fleet of `n_tenants` tenants in an empty folder. `fields` are those of its
+    file.
+    """
     spec = yaml.safe_load((PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml").read_text())
     spec |= {
         "tenants": n_tenants,
         "days": days,
         "minimum_per_archetype": max(1, n_tenants // 20),
-        **options,
+        **fields,
     }
     (root / "specs").mkdir(parents=True)
     (root / "specs" / "growing.yaml").write_text(yaml.safe_dump(spec))
+    return reopened(root, settings)
+
+
+def reopened(root: Path, settings: dict[str, Any]) -> Fleet:
+    """Open the fleet whose file `open_fleet` wrote."""
     fleet = open_workspace_fleet(
         Settings(data_dir=root / "data", specs_dir=root / "specs", **settings), "growing"
     )
@@ -150,6 +177,45 @@ def measure(fleet: Fleet) -> dict[str, float]:
     return seconds
 
 
+def grown(
+    sizes: Sequence[int], days: int, origins: int, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the seconds of processor time per tenant of each table at each size, and how they
+    grow.
+    """
+    per_tenant: dict[str, list[float]] = {table: [] for table in TABLES}
+    for n_tenants in sizes:
+        with tempfile.TemporaryDirectory(prefix="scaling-benchmark-") as folder:
+            fleet = open_fleet(
+                Path(folder), n_tenants, days, origins_per_tenant=origins, settings=settings
+            )
+            for table, seconds in measure(fleet).items():
+                per_tenant[table].append(round(seconds / n_tenants, 6))
+                print(f"{n_tenants} tenants: {table} {seconds:.2f} s", file=sys.stderr, flush=True)
+    growth = {
+        table: round(values[-1] / values[0], 3)
+        for table, values in per_tenant.items()
+        if values[0] > 0
+    }
+    sharded = {table: growth[table] for table in growth if TABLES[table].sharded}
+    return {
+        "cpu_s_per_tenant": per_tenant,
+        "growth": growth,
+        "sharded": sorted(sharded),
+        "largest_growth_of_a_sharded_table": max(sharded.values()),
+    }
+
+
+def settings_of(quick: bool, shard_tenants: int, **evaluation: Any) -> dict[str, Any]:
+    """Return the settings under which a fleet is made, with further ones of the evaluation."""
+    search = {"candidates": QUICK_CANDIDATES, "portfolio_size": 4} if quick else {}
+    return {
+        "shard_tenants": shard_tenants,
+        "search": search,
+        "evaluation": {**FEW_DRAWS, **evaluation},
+    }
+
+
 def main() -> int:
     """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -163,33 +229,14 @@ def main() -> int:
     options = parser.parse_args()
     sizes = sorted(options.tenants or ([100, 300] if options.quick else [1000, 3000]))
     origins = 2 if options.quick else options.origins
-    search = {"candidates": QUICK_CANDIDATES, "portfolio_size": 4} if options.quick else {}
-    settings = {"shard_tenants": options.shard_tenants, "search": search, "evaluation": FEW_DRAWS}
-    per_tenant: dict[str, list[float]] = {table: [] for table in TABLES}
-    for n_tenants in sizes:
-        with tempfile.TemporaryDirectory(prefix="scaling-benchmark-") as folder:
-            fleet = open_fleet(
-                Path(folder), n_tenants, options.days, origins_per_tenant=origins, settings=settings
-            )
-            for table, seconds in measure(fleet).items():
-                per_tenant[table].append(round(seconds / n_tenants, 6))
-                print(f"{n_tenants} tenants: {table} {seconds:.2f} s", file=sys.stderr, flush=True)
-    growth = {
-        table: round(values[-1] / values[0], 3)
-        for table, values in per_tenant.items()
-        if values[0] > 0
-    }
-    sharded = {table: growth[table] for table in growth if TABLES[table].sharded}
+    settings = settings_of(options.quick, options.shard_tenants)
     result = {
         "benchmark": "scaling",
         "tenants": sizes,
         "days": options.days,
         "origins": origins,
         "shard_tenants": options.shard_tenants,
-        "cpu_s_per_tenant": per_tenant,
-        "growth": growth,
-        "sharded": sorted(sharded),
-        "largest_growth_of_a_sharded_table": max(sharded.values()),
+        **grown(sizes, options.days, origins, settings),
         **ran_on(),
     }
     print(json.dumps(result))

@@ -39,6 +39,13 @@ class EvaluationSettings(BaseModel):
     seed: int = 20_250_101
     tuning_share: float = Field(0.5, gt=0, lt=1)
     cross_fitting_folds: int = Field(5, ge=2)
+    cohort_tenants: int | None = Field(
+        None,
+        ge=2,
+        description="tenants that the backtest, the policy, the priors, the index and the reports "
+        "work on, drawn by tier and by tuning and test tenants; recommendations are made for all; "
+        "default: all tenants",
+    )
     bootstrap_draws: int = Field(10_000, ge=200)
     group_bootstrap_draws: int = Field(
         2_000,

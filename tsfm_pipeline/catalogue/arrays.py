@@ -6,7 +6,8 @@ them that are needed. What does not: which fleet and under which settings (`flee
 arrays, and the array form of a single table (`steps`).
 
 Of a sharded table, only the parts that hold the given tenants are read. A table with a single part,
-such as the requests, is read once and kept in memory.
+such as the requests, is read once and kept in memory. The tables of a cohort have a part for each
+part of the telemetry that holds a tenant of the cohort.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,8 +64,8 @@ def panel_of(
 
 
 class FleetArrays:
-    """Arrays of one fleet's tables. Each shard holds `shard_size` tenants, in the order of their
-    numbers.
+    """Arrays of one fleet's tables. Each shard of the telemetry holds `shard_size` tenants, in the
+    order of their numbers.
     """
 
     def __init__(self, tables: FleetLake, spec: FleetSpec, grid: TimeGrid, shard_size: int) -> None:
@@ -73,16 +74,17 @@ class FleetArrays:
         self.grid = grid
         self.shard_size = shard_size
 
-    def shard_number(self, tenants: Sequence[int]) -> int:
-        """Return the number of a shard, given its tenants."""
-        return tenants[0] // self.shard_size
+    def shard_number(self, tenants: Sequence[int] | NDArray[np.int64]) -> int:
+        """Return the number of a shard of the telemetry, given tenants of it."""
+        return int(tenants[0]) // self.shard_size
 
-    def values(self, shard: Sequence[int]) -> NDArray[np.float32]:
-        """Return the telemetry of a shard's tenants, float32 [N, D, T]; NaN means missing."""
-        metrics = list(self.grid.metrics)
-        frame = self.tables.read("tenant_telemetry", self.shard_number(shard), columns=metrics)
+    def values(self, shard: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the telemetry of tenants of one shard, float32 [N, D, T]; NaN means missing."""
+        metrics, number = list(self.grid.metrics), self.shard_number(shard)
+        frame = self.tables.read("tenant_telemetry", number, columns=metrics)
+        rows = np.asarray(shard) - number * self.shard_size
         columns = [
-            frame[metric].to_numpy().reshape(len(shard), self.grid.n_steps) for metric in metrics
+            frame[metric].to_numpy().reshape(-1, self.grid.n_steps)[rows] for metric in metrics
         ]
         return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.float32)
 
@@ -92,13 +94,10 @@ class FleetArrays:
         """Yield, for each shard that holds any of the tenant numbers [N] (ascending), a mask of
         those in the shard, bool [N], and their telemetry [n, D, T].
         """
-        n_tenants = int(self.tables.record("tenant_telemetry")["n_tenants"])
         numbers = tenants // self.shard_size
         for number in np.unique(numbers).tolist():
             in_shard = numbers == number
-            first = number * self.shard_size
-            shard = range(first, min(first + self.shard_size, n_tenants))
-            yield in_shard, self.values(shard)[tenants[in_shard] - first]
+            yield in_shard, self.values(tenants[in_shard])
 
     def panel(self, values: NDArray[np.float32]) -> Panel:
         """Return telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons, bounds
@@ -137,7 +136,9 @@ class FleetArrays:
         return Requests(
             frame=all_requests.frame[rows],
             tenant_numbers=tenants[positions],
-            rows=tenants[positions] - (0 if shard is None else shard[0]),
+            rows=tenants[positions]
+            if shard is None
+            else np.searchsorted(shard, tenants[positions]),
             ids=all_requests.ids[positions],
             origins=all_requests.origins[positions],
             valid=all_requests.valid[positions],
@@ -171,8 +172,10 @@ class FleetArrays:
         """Return the table's rows for these requests, in table order, from the parts that hold
         their tenants.
         """
-        shards = np.unique(requests.tenant_numbers // self.shard_size).tolist() or [0]
-        parts = shards if len(self.tables.parts(table)) > 1 else [0]
+        numbers = np.unique(requests.tenant_numbers // self.shard_size)
+        parts = np.searchsorted(self._cohort_shards, numbers).tolist() or [0]
+        if len(self.tables.parts(table)) == 1:
+            parts = [0]
         return self.tables.scan(table, *parts).filter(
             pl.col("request_id").is_in(requests.ids.ravel().tolist())
         )
@@ -181,6 +184,13 @@ class FleetArrays:
     def archetype_index(self) -> dict[str, NDArray[Any]]:
         """The stored arrays of `archetype_index`."""
         return self.tables.read_arrays("archetype_index")
+
+    @cached_property
+    def _cohort_shards(self) -> NDArray[np.int64]:
+        """The numbers of the shards that hold a tenant of the cohort, each of which has a tuning
+        request.
+        """
+        return np.unique(self._requests["tuning"].tenant_numbers // self.shard_size)
 
     @cached_property
     def _requests(self) -> dict[Role, Requests]:

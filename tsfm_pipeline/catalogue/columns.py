@@ -47,7 +47,12 @@ _COLUMNS = (
     ),
     Column("n_gaps", INT64, "runs of missing values, summed over metrics", "count"),
     Column("longest_gap", INT32, "the longest run of missing values, in steps", "steps"),
-    Column("fold", INT32, "-1: tuning tenant; 0 and above: test tenant of that fold", "number"),
+    Column(
+        "fold",
+        INT32,
+        "-1: tuning tenant; 0 and above: test tenant of that fold; -2: outside of the cohort",
+        "number",
+    ),
     Column("test_start_step", INT32, "first step of the tenant's test period", "steps"),
     Column("name", TEXT, "name of the array, by fold and index"),
     Column("dtype", TEXT, "numpy dtype of the array"),

@@ -24,6 +24,7 @@ from tsfm_pipeline.catalogue.registry import expected_fingerprints
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.protocol import Protocol
+from tsfm_pipeline.evaluation.requests import OUTSIDE
 from tsfm_pipeline.fleets import (
     FleetSource,
     SavedDatasetFleet,
@@ -198,23 +199,56 @@ class Fleet:
 
     @cached_property
     def shards(self) -> list[list[int]]:
-        """Tenant numbers per shard."""
+        """Numbers of all tenants per shard of the telemetry."""
         n_tenants = int(self.tables.record("tenant_telemetry")["n_tenants"])
         size = self.settings.shard_tenants
         return [
             list(range(first, min(first + size, n_tenants))) for first in range(0, n_tenants, size)
         ]
 
+    @cached_property
+    def tenant_ids(self) -> NDArray[np.str_]:
+        """The name of each tenant [N]."""
+        return np.array(self.manifest["tenant_id"].to_list(), dtype=np.str_)
+
+    @cached_property
+    def folds(self) -> NDArray[np.int64]:
+        """The fold of each tenant [N]; see `evaluation.requests`."""
+        return self.manifest["fold"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def cohort_shards(self) -> list[list[int]]:
+        """Tenant numbers of the cohort, shard by shard of the telemetry; without shards that hold
+        none. A shard of a cohort's table therefore reads one part of the telemetry.
+        """
+        return list(self._cohort_by_shard.values())
+
+    @cached_property
+    def _cohort_by_shard(self) -> dict[int, list[int]]:
+        cohort = np.flatnonzero(self.folds != OUTSIDE)
+        numbers = cohort // self.settings.shard_tenants
+        firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        shards = np.split(cohort, firsts[1:])
+        return dict(zip(numbers[firsts].tolist(), (s.tolist() for s in shards), strict=True))
+
+    @property
+    def cohort(self) -> tuple[int, int] | None:
+        """The number of tenants in the cohort and in the fleet; None where all are in the
+        cohort.
+        """
+        n_cohort = int((self.folds != OUTSIDE).sum())
+        return None if n_cohort == len(self.folds) else (n_cohort, len(self.folds))
+
     def shards_of(
         self, tenants: NDArray[np.int64]
     ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-        """Yield each shard that holds any of the tenant numbers [N], with the numbers that it
-        holds, ascending.
+        """Yield each shard of the cohort that holds any of the tenant numbers [N], which are in the
+        cohort, with the numbers that it holds, ascending.
         """
         ordered = np.unique(tenants)
         numbers = ordered // self.settings.shard_tenants
         for number in np.unique(numbers).tolist():
-            yield self.shards[number], ordered[numbers == number]
+            yield self._cohort_by_shard[number], ordered[numbers == number]
 
     @property
     def published_dir(self) -> Path:

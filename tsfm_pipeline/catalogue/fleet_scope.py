@@ -14,6 +14,9 @@ from tsfm_pipeline.catalogue.registry import Table
 from tsfm_pipeline.fleets.spec import load_specs
 from tsfm_pipeline.settings import Settings
 
+OF_EVERY_TENANT = frozenset({"tenant_telemetry", "tenant_features", "recommendations"})
+"""The sharded tables that hold every tenant; the others hold the cohort (`evaluation.cohort`)."""
+
 
 class FleetScope:
     """Fleets, one for each YAML file; implements `catalogue.scopes.Scope`."""
@@ -47,11 +50,13 @@ class FleetScope:
         return entries[name]()
 
     def shards(self, fleet: Fleet, table: Table) -> Sequence[Sequence[int]]:
-        """Return the tenant numbers of each shard: from the stored telemetry, or from the
-        telemetry's source for the table that has no inputs."""
-        if table.inputs:
-            return fleet.shards
-        return fleet.source.shards(fleet.settings.shard_tenants)
+        """Return the tenant numbers of each shard: those of the cohort, or all of them for the
+        tables of every tenant. They follow the stored telemetry, or the telemetry's source for the
+        table that has no inputs.
+        """
+        if not table.inputs:
+            return fleet.source.shards(fleet.settings.shard_tenants)
+        return fleet.shards if table.name in OF_EVERY_TENANT else fleet.cohort_shards
 
     def provenance(self, fleet: Fleet) -> Mapping[str, Any]:
         """Return the digest of the checkpoint under which the fleet's tables were made."""

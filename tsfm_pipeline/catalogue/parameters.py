@@ -123,9 +123,13 @@ def requests(context: FingerprintContext) -> Parameters:
 
 
 def split(context: FingerprintContext) -> Parameters:
-    """Return what decides which tenants tune and which are tested."""
-    return context.settings.evaluation.model_dump(
-        mode="json", include={"seed", "tuning_share", "cross_fitting_folds"}
+    """Return what decides which tenants tune and which are tested, including the size of the
+    cohort where it is not the whole fleet.
+    """
+    evaluation = context.settings.evaluation
+    cohort = {"cohort_tenants"} if evaluation.cohort_tenants else set()
+    return evaluation.model_dump(
+        mode="json", include={"seed", "tuning_share", "cross_fitting_folds"} | cohort
     )
 
 

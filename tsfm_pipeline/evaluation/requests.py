@@ -16,6 +16,8 @@ Role = Literal["tuning", "test"]
 ROLES: tuple[Role, ...] = ("tuning", "test")
 
 TUNING_FOLD = -1
+OUTSIDE = -2
+"""The fold of tenants outside of the cohort: they neither tune nor are tested."""
 LONG_HISTORY_DAYS = 21
 TEST_DAYS = 7
 SHORT_HISTORY_TEST_SHARE = 0.2
@@ -82,11 +84,14 @@ def tested_folds(fold: NDArray[np.int64]) -> list[int]:
 
 
 def tuning_mask(fold: NDArray[np.int64], test_fold: int) -> NDArray[np.bool_]:
-    """Return which tenants may tune what `test_fold` is tested with: all tenants of other folds.
+    """Return which tenants may tune what `test_fold` is tested with: all tenants of other folds,
+    except those outside of the cohort.
 
     fold [N] -> bool [N]. Only the tenant of a fleet of one tunes on itself.
     """
-    return np.ones(1, dtype=bool) if len(fold) == 1 else fold != test_fold
+    if len(fold) == 1:
+        return np.ones(1, dtype=bool)
+    return (fold != test_fold) & (fold != OUTSIDE)
 
 
 def test_period(first_step: int, last_step: int, steps_per_day: int) -> int:

@@ -42,6 +42,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -349,6 +350,10 @@ class SyntheticSource(FleetSource):
 
     def manifest(self) -> pl.DataFrame:
         """Return one row per tenant with MANIFEST_SCHEMA."""
+        return self._manifest
+
+    @cached_property
+    def _manifest(self) -> pl.DataFrame:
         numbers = range(self.n_tenants)
         return pl.DataFrame(
             {

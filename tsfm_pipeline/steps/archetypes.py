@@ -25,6 +25,7 @@ from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.lake import arrays_frame
+from tsfm_pipeline.steps.evidence import tunes
 
 N_VOTERS = 5
 WINDOWS_PER_TENANT = 24
@@ -59,26 +60,23 @@ def tuning_end(fleet: Fleet) -> int:
     return int(fleet.manifest["test_start_step"].to_numpy().min())
 
 
-def features_table(fleet: Fleet) -> pl.DataFrame:
-    """Return 7 features per metric of every tenant, from its history before any test period."""
-    end = tuning_end(fleet)
+def tenant_features_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """Return 7 features per metric of each tenant of the shard, from its history before any test
+    period.
+    """
+    features = tenant_features(fleet.arrays.values(shard)[..., : tuning_end(fleet)])
     names = feature_names(fleet.grid.metrics)
-    frames = []
-    for shard in fleet.shards:
-        features = tenant_features(fleet.arrays.values(shard)[..., :end])
-        frames.append(
-            pl.DataFrame(
-                {
-                    "tenant_number": np.asarray(shard, np.int32),
-                    **dict(zip(names, features.T, strict=True)),
-                }
-            )
-        )
-    return pl.concat(frames)
+    numbers = np.asarray(shard, np.int32)
+    return pl.DataFrame({"tenant_number": numbers, **dict(zip(names, features.T, strict=True))})
 
 
 def archetype_index(fleet: Fleet) -> pl.DataFrame:
-    """Return the table of the indexes: one row per array."""
+    """Return the table of the indexes: one row per array.
+
+    It is made whole, because the features are standardised over all tuning tenants of a fold, and
+    every query compares a tenant with all of them. It reads one shard of telemetry at a time and
+    keeps the features of the cohort's tuning tenants in memory.
+    """
     return arrays_frame(index_arrays(fleet))
 
 
@@ -86,29 +84,28 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
     """Return the arrays of each test fold's indexes over its tuning tenants: for the full history,
     the request's window, and each cold-start length.
     """
-    end = tuning_end(fleet)
-    manifest = fleet.manifest
-    folds = manifest["fold"].to_numpy().astype(np.int64)
-    ids = np.array(manifest["tenant_id"].to_list(), dtype=str)
-    archetypes = np.array(manifest["archetype"].fill_null("").to_list(), dtype=str)
+    end, seed = tuning_end(fleet), fleet.settings.evaluation.seed
+    tuners = np.flatnonzero(tunes(fleet))
+    ids = fleet.tenant_ids[tuners]
+    archetypes = np.array(
+        fleet.manifest["archetype"].gather(tuners).fill_null("").to_list(), dtype=str
+    )
     lengths = _window_lengths(fleet)
     full, windows = [], {name: [] for name in lengths}  # type: ignore[var-annotated]
-    for shard in fleet.shards:
-        values = fleet.arrays.values(shard)[..., :end]
+    for _, own in fleet.shards_of(tuners):
+        values = fleet.arrays.values(own)[..., :end]
         full.append(retrieval_features(values))
         for name, length in lengths.items():
             if name == "request":
-                starts = np.full((len(shard), 1), end - length)
+                starts = np.full((len(own), 1), end - length)
             else:
-                starts = window_starts(
-                    shard, 0, end - 1, length, WINDOWS_PER_TENANT, fleet.settings.evaluation.seed
-                )
+                starts = window_starts(own.tolist(), 0, end - 1, length, WINDOWS_PER_TENANT, seed)
             windows[name].append(window_features(values, starts, length))
     all_full = np.concatenate(full)
     all_windows = {name: np.concatenate(parts) for name, parts in windows.items()}
     arrays: dict[str, NDArray[Any]] = {}
-    for fold in tested_folds(folds):
-        is_tuning = tuning_mask(folds, fold)
+    for fold in tested_folds(fleet.folds):
+        is_tuning = tuning_mask(fleet.folds, fold)[tuners]
         tenants = (ids[is_tuning].tolist(), archetypes[is_tuning].tolist())
         stored = {"full": ArchetypeIndex.fit(all_full[is_tuning], *tenants).to_arrays()}
         for name, length in lengths.items():
@@ -124,20 +121,27 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
 
 
 def fit_request_index(fleet: Fleet, tenants: NDArray[np.bool_]) -> WindowIndex:
-    """Return the window index for requests over any tenants, bool [N]. Over a fold's tuning tenants
-    it equals the stored one.
+    """Return the window index for requests over any tenants of the cohort, bool [N]. Over a fold's
+    tuning tenants it equals the stored one.
     """
     end, length = tuning_end(fleet), _window_lengths(fleet)["request"]
-    starts = [np.full((len(shard), 1), end - length) for shard in fleet.shards]
     parts = [
-        window_features(fleet.arrays.values(shard)[..., :end], start, length)
-        for shard, start in zip(fleet.shards, starts, strict=True)
+        window_features(
+            fleet.arrays.values(own)[..., :end], np.full((len(own), 1), end - length), length
+        )
+        for _, own in fleet.shards_of(np.flatnonzero(tenants))
     ]
     selected = fleet.manifest.filter(tenants)
     archetypes = selected["archetype"].fill_null("").to_list()
     return WindowIndex.fit(
-        np.concatenate(parts)[tenants], selected["tenant_id"].to_list(), archetypes, length
+        np.concatenate(parts), selected["tenant_id"].to_list(), archetypes, length
     )
+
+
+@lru_cache(maxsize=8)
+def full_index(fleet: Fleet, fold: int) -> ArchetypeIndex:
+    """Return a fold's stored index over full histories."""
+    return ArchetypeIndex.from_arrays(_stored(fleet, fold, "full"))
 
 
 @lru_cache(maxsize=64)
@@ -159,7 +163,7 @@ def retrieve_from(index: WindowIndex, fleet: Fleet, requests: Requests, k: int) 
     """Return the nearest tuning tenants of each request [R] by its last window up to the origin,
     without its own tenant; none if that is the index's only tenant.
     """
-    ids = np.array(fleet.manifest["tenant_id"].gather(requests.tenant_numbers).to_list(), dtype=str)
+    ids = fleet.tenant_ids[requests.tenant_numbers]
     if len(index.index.tenant_ids) == 1 and index.index.tenant_ids.tolist() == ids[:2].tolist():
         n_requests = requests.ids.size
         return Retrieved(
@@ -175,7 +179,9 @@ def retrieve_from(index: WindowIndex, fleet: Fleet, requests: Requests, k: int) 
         own_ids = np.repeat(ids[in_shard], requests.origins.shape[1]).tolist()
         neighbours = index.query(windows, k, own_ids)
         labels = (
-            index.vote(neighbours) if _labelled(index) else np.full(len(own_ids), "", dtype=str)
+            index.vote(neighbours)
+            if _labelled(index.index)
+            else np.full(len(own_ids), "", dtype=str)
         )
         parts.append(Retrieved(neighbours.indices, neighbours.similarity, labels))
     k_found = min(part.rows.shape[1] for part in parts)
@@ -200,40 +206,39 @@ def windows_before(
     )
 
 
-def retrieval_table(fleet: Fleet) -> pl.DataFrame:
-    """Return the retrieved and the true archetype of every test tenant, from its full history and
-    from each cold-start length before its valid requests.
+def archetype_retrieval_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """Return the retrieved and the true archetype of every test tenant of the shard, from its full
+    history and from each cold-start length before its valid requests; no rows in a fleet of unknown
+    archetypes, or of one tenant.
 
     The full history ends where the fleet's first test period begins. Tenants that start later have
     no such row.
     """
-    manifest = fleet.manifest
-    if manifest["archetype"].null_count() == manifest.height or manifest.height == 1:
-        return pl.DataFrame(schema=RETRIEVAL_SCHEMA)
-    frames = []
-    for fold in tested_folds(manifest["fold"].to_numpy().astype(np.int64)):
-        tested = manifest.filter((pl.col("fold") == fold) & pl.col("archetype").is_not_null())
-        numbers = tested["tenant_number"].to_list()
-        index = ArchetypeIndex.from_arrays(_stored(fleet, fold, "full"))
-        features = np.concatenate(
-            [
-                _full_features(fleet, [n for n in numbers if n in shard], shard)
-                for shard in fleet.shards
-            ]
-        )
+    nothing = pl.DataFrame(schema=RETRIEVAL_SCHEMA)
+    if fleet.manifest.height == 1:
+        return nothing
+    end = tuning_end(fleet)
+    own = fleet.manifest[list(shard)].filter(pl.col("archetype").is_not_null())
+    frames = [nothing]
+    for (fold,), tested in own.filter(pl.col("fold") >= 0).group_by("fold", maintain_order=True):
+        index = full_index(fleet, int(fold))
+        if not _labelled(index):
+            continue
+        numbers = tested["tenant_number"].to_numpy().astype(np.int64)
+        features = retrieval_features(fleet.arrays.values(numbers)[..., :end])
         votes = index.vote(index.query(features, N_VOTERS, tested["tenant_id"].to_list()))
         rows = _retrieval_rows(
-            tested, fold, "full", np.full((len(numbers), 1), tuning_end(fleet) - 1), votes
+            tested, int(fold), "full", np.full((len(numbers), 1), end - 1), votes
         )
-        frames.append(rows.filter(tested["first_step"] < tuning_end(fleet)))
-        requests = fleet.arrays.requests("test", only=numbers)
+        frames.append(rows.filter(tested["first_step"] < end))
+        requests = fleet.arrays.requests("test", only=numbers.tolist())
         for minutes in fleet.settings.evaluation.cold_start_minutes:
             if str(minutes) in _window_lengths(fleet):
-                votes = retrieve(fleet, fold, requests, str(minutes)).labels
+                votes = retrieve(fleet, int(fold), requests, str(minutes)).labels
                 frames.append(
-                    _retrieval_rows(tested, fold, str(minutes), requests.origins, votes).filter(
-                        requests.valid.ravel()
-                    )
+                    _retrieval_rows(
+                        tested, int(fold), str(minutes), requests.origins, votes
+                    ).filter(requests.valid.ravel())
                 )
     return pl.concat(frames).sort("fold", "history", "tenant_number", "query_step")
 
@@ -278,22 +283,6 @@ def _window_lengths(fleet: Fleet) -> dict[str, int]:
     return {name: length for name, length in lengths.items() if 2 <= length <= end}
 
 
-def _full_features(
-    fleet: Fleet, numbers: Sequence[int], shard: Sequence[int]
-) -> NDArray[np.float64]:
-    values = (
-        fleet.arrays.values(shard)[[n - shard[0] for n in numbers], :, : tuning_end(fleet)]
-        if numbers
-        else None
-    )
-    width = len(
-        _stored(fleet, tested_folds(fleet.manifest["fold"].to_numpy().astype(np.int64))[0], "full")[
-            "mean"
-        ]
-    )
-    return np.empty((0, width)) if values is None else retrieval_features(values)
-
-
 def _stored(fleet: Fleet, fold: int, name: str) -> dict[str, NDArray[Any]]:
     prefix = f"{fold}/{name}/"
     return {
@@ -303,5 +292,5 @@ def _stored(fleet: Fleet, fold: int, name: str) -> dict[str, NDArray[Any]]:
     }
 
 
-def _labelled(index: WindowIndex) -> bool:
-    return bool((index.index.archetypes != "").any())
+def _labelled(index: ArchetypeIndex) -> bool:
+    return bool((index.archetypes != "").any())

@@ -68,10 +68,6 @@ def make_bundle(fleet: Fleet) -> SearchBundle:
     tenants. With cross-fitted folds, the live search is fitted on the tenants of all folds.
     """
     policies, choices = read_policies(fleet), read_shared_choices(fleet)
-    ids, fold_of = (
-        fleet.manifest["tenant_id"].to_numpy().astype(np.str_),
-        fleet.manifest["fold"].to_numpy(),
-    )
     folds = {}
     for fold, tuners in folds_and_tuners(fleet):
         members = fleet.portfolio_mask(fold)
@@ -80,7 +76,7 @@ def make_bundle(fleet: Fleet) -> SearchBundle:
             fixed=_fixed(fleet, choices[fold]),
             priors=experience(fleet, tuners, members).over(np.flatnonzero(members).tolist()),
             index=window_index(fleet, fold, "request"),
-            tenants=ids[fold_of == fold],
+            tenants=fleet.tenant_ids[fleet.folds == fold],
         )
     live = next(iter(folds.values())) if len(folds) == 1 else _live_search(fleet, max(folds) + 1)
     return SearchBundle(_facts(fleet), folds, live)

@@ -223,9 +223,10 @@ def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
     }
 
 
+@lru_cache(maxsize=2)
 def tunes(fleet: Fleet) -> NDArray[np.bool_]:
     """Return which tenants are tuning tenants of some test fold, bool [N]."""
-    folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
+    folds = fleet.folds
     return np.any([tuning_mask(folds, fold) for fold in tested_folds(folds)], axis=0)
 
 

@@ -38,9 +38,7 @@ def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """
     values = fleet.arrays.values(shard)
     n_metrics = values.shape[1]
-    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))[
-        "test_start_step"
-    ].to_numpy()
+    starts = fleet.manifest["test_start_step"].gather(list(shard)).to_numpy()
     flat = values.reshape(-1, values.shape[-1])
     ends = np.repeat(starts, n_metrics)
     scale = series_scale(flat, ends).reshape(-1, n_metrics)
@@ -135,9 +133,7 @@ def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
             },
         )
     values = fleet.arrays.values(shard)[requests.rows]
-    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(requests.tenant_numbers.tolist()))[
-        "test_start_step"
-    ].to_numpy()
+    starts = fleet.manifest["test_start_step"].gather(requests.tenant_numbers).to_numpy()
     n_metrics = values.shape[1]
     panel = fleet.arrays.panel(values)
     origins = requests.series_origins(n_metrics)

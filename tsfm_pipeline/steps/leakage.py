@@ -65,7 +65,8 @@ def largest_change(
     or disappears.
     """
     shard = next(
-        (shard for shard in fleet.shards if len(fleet.arrays.requests(role, shard).rows)), None
+        (shard for shard in fleet.cohort_shards if len(fleet.arrays.requests(role, shard).rows)),
+        None,
     )
     if shard is None:
         return 0.0

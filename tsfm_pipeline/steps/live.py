@@ -236,11 +236,11 @@ class LiveBatch(SearchBatch):
 
 def next_requests(fleet: Fleet, shard: Sequence[int]) -> Requests:
     """Return one request per tenant, from the last step of its telemetry. A tenant outside of all
-    test folds is answered by the first fold's search.
+    test folds, or outside of the cohort, is answered by the first fold's search.
     """
-    manifest = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))
+    manifest = fleet.manifest[list(shard)]
     folds = manifest["fold"].to_numpy().astype(np.int64)
-    first_fold = tested_folds(fleet.manifest["fold"].to_numpy().astype(np.int64))[0]
+    first_fold = tested_folds(fleet.folds)[0]
     numbers = manifest["tenant_number"].to_numpy().astype(np.int64)
     origins = np.maximum(manifest["last_step"].to_numpy().astype(np.int64), 0)[:, None]
     return Requests(

@@ -60,9 +60,11 @@ MAKERS: Mapping[str, Maker] = {
         f"{_STEPS}.workloads:tenant_manifest",
         describe=f"{_STEPS}.workloads:describe_manifest",
     ),
-    "tenant_features": Maker(f"{_STEPS}.archetypes:features_table"),
+    "tenant_features": Maker(f"{_STEPS}.archetypes:tenant_features_shard"),
     "archetype_index": Maker(f"{_STEPS}.archetypes:archetype_index", heavy=True, kinds=("faiss",)),
-    "archetype_retrieval": Maker(f"{_STEPS}.archetypes:retrieval_table", kinds=("faiss",)),
+    "archetype_retrieval": Maker(
+        f"{_STEPS}.archetypes:archetype_retrieval_shard", kinds=("faiss",)
+    ),
     "forecast_requests": Maker(
         f"{_STEPS}.requests:forecast_requests",
         describe=f"{_STEPS}.requests:describe_requests",

@@ -39,7 +39,7 @@ from tsfm_pipeline.steps.evidence import (
 
 def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield each test fold with the numbers of its tuning tenants."""
-    folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
+    folds = fleet.folds
     for fold in tested_folds(folds):
         yield fold, np.flatnonzero(tuning_mask(folds, fold))
 
@@ -65,7 +65,7 @@ def experience(
     invalid = ~requests.valid.ravel()
     scaled = losses[..., : len(fleet.protocol.tiers)] / scale[..., None, None]
     scaled[invalid], violations[invalid] = np.nan, np.nan
-    ids = np.array(fleet.manifest["tenant_id"].to_list(), dtype=str)[requests.tenant_numbers]
+    ids = fleet.tenant_ids[requests.tenant_numbers]
     by_request = (*requests.ids.shape, *violations.shape[1:])
     return TenantExperience.from_requests(
         scaled.reshape(by_request), ids, violations.reshape(by_request)
@@ -117,7 +117,7 @@ def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     frames = []
     for fold, tuners in folds_and_tuners(fleet):
         known = tuning_experience(fleet, fold)
-        tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
+        tested = np.flatnonzero(fleet.folds == fold)
         of_shard = [np.intersect1d(tenants, shard).tolist() for tenants in (tuners, tested)]
         by_role = (
             fleet.arrays.requests("tuning", shard, only=of_shard[0]),
@@ -288,6 +288,7 @@ def _archetypes(fleet: Fleet, requests: Requests, fold: int) -> NDArray[np.str_]
         fleet.tables.scan("config_priors")
         .filter(pl.col("fold") == fold)
         .select("request_id", "archetype")
+        .unique()
         .collect()
     )
     labels = dict(

@@ -53,7 +53,7 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     n_tokens = request_tokens(configs, fleet.offsets)
     answering = answers_like(configs, last_resort, fleet.grid.seasons)
     decisions, evidence, actual, scale = _sample(fleet, forecaster, requests, configs)
-    folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
+    folds = fleet.folds
     scored = np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [N, O, D]
     frames = []
     for fold in tested_folds(folds):
@@ -102,7 +102,9 @@ def last_resort_of(fleet: Fleet) -> ForecastConfig:
 
 
 def _known_at_the_end(fleet: Fleet) -> NDArray[np.int64]:
-    """Return how many steps of history a window of each tenant [N] may use after its last step."""
+    """Return how many steps of history a window of each tenant [N] may use after its last step, of
+    all tenants, because recommendations are made for all.
+    """
     manifest = fleet.manifest
     last = manifest["last_step"].to_numpy().astype(np.int64)
     known = last - manifest["first_step"].to_numpy() + 1

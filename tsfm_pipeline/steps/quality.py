@@ -94,9 +94,7 @@ def _seasonal_errors(fleet: Fleet, shard: Sequence[int]) -> Floats:
     period, over the fleet's first season.
     """
     values = fleet.arrays.values(shard)  # [N, D, T]
-    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))[
-        "test_start_step"
-    ].to_numpy()
+    starts = fleet.manifest["test_start_step"].gather(list(shard)).to_numpy()
     n_metrics = values.shape[1]
     errors = seasonal_error(
         values.reshape(-1, values.shape[-1]), np.repeat(starts, n_metrics), fleet.grid.season

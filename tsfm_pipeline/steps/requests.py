@@ -17,6 +17,7 @@ from tsfm_pipeline.catalogue.arrays import panel_of
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.requests import (
+    OUTSIDE,
     ROLES,
     minimum_history,
     request_origins,
@@ -35,17 +36,21 @@ requests follow its tuning requests.
 
 
 def forecast_requests(fleet: Fleet) -> pl.DataFrame:
-    """Return every request: tuning requests of all tenants from before the test period, and test
-    requests of the test tenants.
+    """Return every request of the cohort: tuning requests of all of its tenants from before the
+    test period, and test requests of its test tenants.
 
     A tenant whose history is too short for its requests still has rows, marked invalid with the
     reason. They are counted and do not affect other tenants. Raises ValueError if the tuning
     tenants of a fold, or the test tenants together, have no valid request.
+
+    The table is made whole, because two rules look at all requests together: which answers are cold
+    depends on the shortest history of any valid request, and a fleet without a valid request is
+    refused. It holds a few hundred bytes per request, and reads one shard of telemetry at a time.
     """
 
     def tenants() -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
-        for shard in fleet.shards:
-            rows = fleet.manifest.filter(pl.col("tenant_number").is_in(shard))
+        for shard in fleet.cohort_shards:
+            rows = fleet.manifest[shard]
             yield from zip(rows.iter_rows(named=True), fleet.arrays.values(shard), strict=True)
 
     manifest = fleet.manifest
@@ -64,13 +69,15 @@ def sample_requests(
     """Return the rows of `forecast_requests` of a fleet that need not be stored.
 
     manifest: one row per tenant, with its fold; tenants: each of these rows with the tenant's
-    values [D, T].
+    values [D, T]. Tenants outside of the cohort are passed over.
     """
     n_origins, seed = spec.origins_per_tenant, settings.evaluation.seed
     needed, spans = history_needed(manifest), spans_of(manifest, grid, spec)
     offsets = validation_offsets(settings.search, spec.horizon, grid.first_season)
     frames = []
     for tenant, values in tenants:
+        if tenant["fold"] == OUTSIDE:
+            continue
         number, history = tenant["tenant_number"], history_of(spec, grid, offsets, values)
         for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:
             begin, stop = (int(step) for step in spans.steps[role][number])
@@ -150,7 +157,7 @@ def history_needed(manifest: pl.DataFrame) -> int:
 
 
 def _require_some_valid(fleet: Fleet, requests: pl.DataFrame, needed: int) -> None:
-    folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
+    folds = fleet.folds
     groups = [
         ("test", np.ones(len(folds), dtype=bool)),
         *(("tuning", tuning_mask(folds, fold)) for fold in tested_folds(folds)),

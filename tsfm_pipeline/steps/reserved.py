@@ -74,7 +74,7 @@ def _shards(fleet: Fleet) -> Iterator[tuple[Requests, NDArray[np.float32], Float
         raw_dir=fleet.raw_dir,
     )
     rows = [len(fleet.grid.metrics) + columns.index(spec.reserved_columns[m]) for m in metrics]
-    for shard in fleet.shards:
+    for shard in fleet.cohort_shards:
         requests = fleet.arrays.requests("test", shard)
         if not len(requests.rows):
             continue

@@ -137,7 +137,9 @@ def backtest_forecasts(fleet: Fleet, role: Role, tenants: NDArray[np.bool_]) -> 
     """
     configs = served_configurations(open_bundle(fleet))
     parts = [
-        part for shard in fleet.shards if (part := _of_shard(fleet, role, shard, tenants, configs))
+        part
+        for shard in fleet.cohort_shards
+        if (part := _of_shard(fleet, role, shard, tenants, configs))
     ]
     return _joined(parts, fleet.spec.horizon)
 

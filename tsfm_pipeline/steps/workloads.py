@@ -12,7 +12,10 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
+from tsfm_pipeline.evaluation.cohort import cohort_folds
 from tsfm_pipeline.evaluation.requests import (
+    OUTSIDE,
+    TUNING_FOLD,
     RequestSpans,
     minimum_history,
     request_spans,
@@ -87,7 +90,7 @@ def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
     their test period.
 
     fold: -1 tuning tenant, 0 and above test tenant of that fold (see
-    `evaluation.requests.split_tenants`).
+    `evaluation.requests.split_tenants`), -2 outside of the cohort (see `evaluation.cohort`).
     """
     return manifest_of(fleet.source, fleet.grid, fleet.settings)
 
@@ -103,6 +106,10 @@ def manifest_of(source: FleetSource, grid: TimeGrid, settings: Settings) -> pl.D
         tuning_share=evaluation.tuning_share,
         n_folds=evaluation.cross_fitting_folds,
     )
+    if evaluation.cohort_tenants is not None:
+        tiers = manifest["tier"].fill_null("").to_list()
+        ids = manifest["tenant_id"].to_list()
+        folds = cohort_folds(folds, tiers, ids, evaluation.cohort_tenants, evaluation.seed)
     starts = spans_of(manifest, grid, source.spec).test_start
     return manifest.with_columns(
         pl.Series("fold", folds, dtype=pl.Int32),
@@ -136,19 +143,22 @@ def describe_manifest(fleet: Fleet) -> dict[str, Any]:
     """
     manifest = fleet.manifest
     by_tier = manifest.group_by("tier").len().sort("tier")
+    in_cohort = pl.col("fold") != OUTSIDE
+    n_outside = int((manifest["fold"] == OUTSIDE).sum())
     if manifest.height == 1:
         split = "one tenant, tuned on its own past"
-    elif (manifest["fold"] < 0).any():
+    elif (manifest["fold"] == TUNING_FOLD).any():
         split = "tuning tenants and test tenants are disjoint"
     else:
         split = (
-            f"cross-fitting: each of {manifest['fold'].n_unique()} folds is tested on what "
-            "the others chose"
+            f"cross-fitting: each of {manifest.filter(in_cohort)['fold'].n_unique()} folds is "
+            "tested on what the others chose"
         )
     return {
         "split": split,
-        "n_tuning_tenants": int((manifest["fold"] < 0).sum()),
+        "n_tuning_tenants": int((manifest["fold"] == TUNING_FOLD).sum()),
         "n_test_tenants": int((manifest["fold"] >= 0).sum()),
+        **({"n_tenants_outside_the_cohort": n_outside} if n_outside else {}),
         "n_missing_values": int(manifest["n_missing"].sum()),
         "n_duplicate_rows": int(manifest["n_duplicates"].sum()),
         "n_gaps": int(manifest["n_gaps"].sum()),

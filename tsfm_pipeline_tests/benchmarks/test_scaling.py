@@ -72,20 +72,10 @@ def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Buil
         origins_per_tenant=2,
         settings=settings,
     )
-    opened: dict[str, list[dict[str, set[str]]]] = {table: [] for table in TABLES}
-
-    class Counting(scaling.WithStandIn):  # type: ignore[misc, name-defined]
-        def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
-            for task in tasks:
-                fleet.tables.opened.clear()
-                yield from super().run(work, [task])
-                opened[work.table].append(
-                    {name: set(parts) for name, parts in fleet.tables.opened.items()}
-                )
-
+    counting = scaling.Counting(fleet)
     for table in TABLES:
-        scaling.make(fleet, table, Counting(fleet))
-    return Built(fleet, opened)
+        scaling.make(fleet, table, counting)
+    return Built(fleet, counting.opened)
 
 
 @pytest.fixture

@@ -149,6 +149,7 @@ CHANGES = {
     "seed of the evaluation": (evaluation(seed=1), MANIFEST),
     "tuning_share": (evaluation(tuning_share=0.4), MANIFEST),
     "cross_fitting_folds": (evaluation(cross_fitting_folds=3), MANIFEST),
+    "cohort_tenants": (evaluation(cohort_tenants=40), MANIFEST),
     "cold_start_minutes": (evaluation(cold_start_minutes=(30, 120)), INDEX),
     "bootstrap_draws": (evaluation(bootstrap_draws=999), {"headline_scores"}),
     "permutations": (evaluation(permutations=999), {"headline_scores"}),

@@ -25,6 +25,7 @@ TABLES = (
         columns=columns("tenant_number", "{feature}"),
         key=("tenant_number",),
         n_rows=counts.n_tenants,
+        sharded=True,
     ),
     Table(
         "archetype_index",
@@ -42,7 +43,7 @@ TABLES = (
         "archetype_retrieval",
         FLEET,
         "archetypes",
-        2,
+        3,
         question="How often does retrieval name a held-out tenant's true archetype, from full "
         "history and from 30 to 480 minutes?",
         row="test tenant and history that its query sees",
@@ -53,5 +54,6 @@ TABLES = (
             TRUE_ARCHETYPE,
             *columns("retrieved"),
         ),
+        sharded=True,
     ),
 )

@@ -55,7 +55,7 @@ def replayed_losses(fleet: Fleet) -> pl.DataFrame:
     shuffled = shuffled_priors(fleet)
     n_metrics, tiers = len(fleet.grid.metrics), fleet.protocol.tiers
     frames = []
-    for shard in fleet.shards:
+    for shard in fleet.cohort_shards:
         requests = fleet.arrays.requests("test", shard)
         if not len(requests.rows):
             continue

@@ -117,7 +117,7 @@ def fold_losses(
         np.array(fleet.manifest[name].fill_null("").to_list(), dtype=str)
         for name in ("tenant_id", "archetype")
     )
-    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
+    tested = np.flatnonzero(fleet.folds == fold)
     tuning = Taught(
         tuners=tuners,
         losses=of_tuners.reshape(-1, *of_tuners.shape[2:]),

@@ -197,7 +197,7 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
 
     Every tenant gets one request before any tenant gets a second one.
     """
-    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
+    tested = np.flatnonzero(fleet.folds == fold)
     requests = fleet.arrays.requests("test", only=tested.tolist())
     pairs = np.random.default_rng(fleet.settings.evaluation.seed).permutation(
         np.argwhere(requests.valid)
@@ -212,11 +212,11 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
     pairs = pairs[np.argsort(rounds, kind="stable")[:n]]
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # in the order of the request ids
     histories = []
-    for shard in fleet.shards:
+    for shard in fleet.cohort_shards:
         pairs_of_shard = pairs[np.isin(requests.tenant_numbers[pairs[:, 0]], shard)]
         values = fleet.arrays.values(shard) if len(pairs_of_shard) else None
         for tenant, origin in pairs_of_shard:
-            row = requests.tenant_numbers[tenant] - shard[0]
+            row = shard.index(int(requests.tenant_numbers[tenant]))
             assert values is not None
             histories.append(
                 fleet.arrays.panel(

@@ -32,7 +32,7 @@ from tsfm_pipeline.reports.served import section as served_section
 from tsfm_pipeline.reports.served import words as served_words
 from tsfm_pipeline.reports.shared.answer import Answer
 from tsfm_pipeline.reports.shared.layout import Section
-from tsfm_pipeline.reports.shared.wording import figure_of
+from tsfm_pipeline.reports.shared.wording import cohort_note, figure_of
 from tsfm_pipeline.reports.sla import section as sla_section
 from tsfm_pipeline.reports.sla import words as sla_words
 
@@ -200,6 +200,7 @@ def render_fleet_report(
         description=str(provenance.get("description") or ""),
         kicker=_kicker(fleet, provenance, ledger),
         warning=_warning(profile),
+        cohort=cohort_note(provenance.get("cohort_tenants"), provenance.get("fleet_tenants")),
         answer=headline_words.headline_answer(headline)
         if headline
         else Answer("unknown", _not_materialised("headline_report")),

@@ -20,6 +20,7 @@ from tsfm_pipeline.reports.served import words as served
 from tsfm_pipeline.reports.shared.answer import Answer
 from tsfm_pipeline.reports.shared.markdown import escape, table_markdown
 from tsfm_pipeline.reports.shared.table import Table
+from tsfm_pipeline.reports.shared.wording import cohort_note
 from tsfm_pipeline.reports.sla import words as sla_words
 
 _CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Table]]]] = {
@@ -52,12 +53,14 @@ def answer(report_name: str, report: Any) -> str:
 
 
 def summary(report_name: str, report: Any) -> str:
-    """Return the answer of a report in a sentence, then its tables.
+    """Return the answer of a report in a sentence, the size of the cohort where it does not rest on
+    all tenants, then its tables.
 
     report: its model. Raises ValueError for an unknown report name.
     """
     _, tables = _contents(report_name)
     blocks = [escape(answer(report_name, report))]
+    blocks += filter(None, [cohort_note(report.cohort_tenants, report.fleet_tenants)])
     blocks += [table_markdown(table) for make in tables if (table := make(report)).rows]
     return "\n\n".join(blocks) + "\n"
 

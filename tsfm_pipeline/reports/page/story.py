@@ -20,7 +20,7 @@ from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
 from tsfm_pipeline.reports.acceptance.model import CriteriaReport
 from tsfm_pipeline.reports.headline.model import HeadlineReport
 from tsfm_pipeline.reports.latency.model import LatencyReport, size_name
-from tsfm_pipeline.reports.shared.files import read_report
+from tsfm_pipeline.reports.shared.files import cohort_figures, read_report
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 from tsfm_pipeline.steps.evidence import grid_arrays
 from tsfm_pipeline.steps.headline import request_losses
@@ -204,6 +204,7 @@ def provenance(fleet: Fleet) -> dict[str, Any]:
         "checkpoint": settings.checkpoint,
         "checkpoint_sha256": fleet.context.checkpoint_digest,
         "dtype": settings.dtype,
+        **cohort_figures(fleet),
         "settings": {
             "search": settings.search.model_dump(mode="json"),
             "evaluation": settings.evaluation.model_dump(mode="json"),

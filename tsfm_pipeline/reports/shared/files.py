@@ -15,14 +15,22 @@ from tsfm_pipeline.files import LakeError, write_text_atomically
 
 
 def write_report(fleet: Fleet, name: str, content: dict[str, Any]) -> Path:
-    """Write `<reports>/<fleet>/<name>.json` (flat keys with units, NaN as null)."""
+    """Write `<reports>/<fleet>/<name>.json` (flat keys with units, NaN as null). It says how many
+    tenants the backtest covers, unless it covers all of them.
+    """
     path = fleet.reports_dir / f"{name}.json"
     made_from = {
         "profile": fleet.settings.profile,
         "scores_fingerprint": fleet.tables.expected["headline_scores"],
     }
-    write_json(path, {**made_from, **content})
+    write_json(path, {**made_from, **cohort_figures(fleet), **content})
     return path
+
+
+def cohort_figures(fleet: Fleet) -> dict[str, int]:
+    """Return `cohort_tenants` and `fleet_tenants`; nothing where all tenants are in the cohort."""
+    cohort = fleet.cohort
+    return {} if cohort is None else {"cohort_tenants": cohort[0], "fleet_tenants": cohort[1]}
 
 
 def read_report(fleet: Fleet, name: str) -> dict[str, Any]:

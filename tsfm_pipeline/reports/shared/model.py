@@ -176,13 +176,18 @@ class Figures(BaseModel):
 class Report(Figures):
     """The figures of one report of one fleet.
 
-    `profile` and `scores_fingerprint` come from the JSON: they are None in a report that was just
-    computed.
+    All but `fleet` come from the JSON: they are None in a report that was just computed.
     """
 
     fleet: str = item("", "the fleet's name")
     profile: str | None = item("", "full or cheap", left_out=True)
     scores_fingerprint: str | None = item("", "of the scores it was made from", left_out=True)
+    cohort_tenants: int | None = item(
+        "count", "tenants of the cohort that the backtest covers", left_out=True
+    )
+    fleet_tenants: int | None = item(
+        "count", "tenants of the fleet from which the cohort was drawn", left_out=True
+    )
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

@@ -131,6 +131,16 @@ def count(value: float | None, noun: str, plural: str | None = None) -> str:
     return f"{int(value):,} {noun if int(value) == 1 else plural or noun + 's'}"
 
 
+def cohort_note(cohort_tenants: int | None, fleet_tenants: int | None) -> str:
+    """Return the sentence that says on how many tenants a report rests; "" where on all."""
+    if cohort_tenants is None or fleet_tenants is None:
+        return ""
+    return (
+        f"The backtest covers a cohort of {count(cohort_tenants, 'tenant')}, drawn from the "
+        f"{whole(fleet_tenants)} of the fleet; recommendations are made for all of them."
+    )
+
+
 def duration(minutes: float) -> str:
     """Return minutes of history in the unit that people use: "90 minutes", "2 hours"."""
     if minutes >= 120 and minutes % 60 == 0:

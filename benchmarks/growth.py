@@ -1,0 +1,118 @@
+"""Measure how the steps grow with a fleet, and how much memory each takes where a cohort of its
+tenants carries the backtest.
+
+`python benchmarks/growth.py [--tenants 1000 3000] [--fleets 20000] [--cohort 2000] [--days 14]
+[--origins 4] [--shard-tenants 25] [--quick]` prints one JSON object:
+
+- `cpu_s_per_tenant`, `growth` and `largest_growth_of_a_sharded_table`: as `scaling.py` measures
+  them at `--tenants`, without a cohort, all steps of a size in one process.
+- `memory`, by size of `--fleets`: the highest resident memory of each step in MiB (`step_mib`),
+  each in a process of its own, with a cohort of `--cohort` tenants; `largest_mib` over the steps,
+  and the step that took it. A process that only imports what steps need takes `idle_mib`.
+
+A model that forecasts the last value and a spread replaces the real one. `--tenants` or `--fleets`
+without a value skips that part. `--quick` uses 2 origins, few configurations and, by default, 100
+and 300 tenants and a cohort of 40 of 100. Run it as `POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python
+benchmarks/growth.py`, as `scaling.py`. A fleet of 20,000 tenants over 14 days takes 6 GiB of disk
+below TMPDIR.
+
+What belongs here: the measurement. What does not: the stand-in and the fleet (`scaling`), the
+steps (`steps`), and time and memory of a whole run (`pipeline`).
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import scaling
+from measuring import ran_on
+
+from tsfm_pipeline.catalogue.tables import TABLES
+
+
+def peak_mib() -> float:
+    """Return the highest resident memory that this process has had, in MiB, as Linux counts it
+    (`VmHWM`).
+    """
+    status = Path("/proc/self/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
+
+
+def step_peak_mib(root: Path, settings: dict[str, Any], table: str) -> float:
+    """Make one table whose inputs exist, and return this process's highest memory in MiB."""
+    scaling.make(scaling.reopened(root, settings), table)
+    return peak_mib()
+
+
+def memory(n_tenants: int, days: int, origins: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the highest memory of each step of one fleet, each in a process of its own."""
+    step_mib = {}
+    with tempfile.TemporaryDirectory(prefix="growth-benchmark-") as folder:
+        root = Path(folder)
+        scaling.open_fleet(root, n_tenants, days, origins_per_tenant=origins, settings=settings)
+        with ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), max_tasks_per_child=1
+        ) as processes:
+            idle_mib = processes.submit(peak_mib).result()
+            for table in TABLES:
+                step_mib[table] = round(
+                    processes.submit(step_peak_mib, root, settings, table).result()
+                )
+                print(
+                    f"{n_tenants} tenants: {table} {step_mib[table]} MiB",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    largest = max(step_mib, key=lambda table: step_mib[table])
+    return {
+        "idle_mib": round(idle_mib),
+        "step_mib": step_mib,
+        "largest_mib": step_mib[largest],
+        "largest_step": largest,
+    }
+
+
+def main() -> int:
+    """Measure with the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tenants", type=int, nargs="*", help="of the growth; default: 1000 3000")
+    parser.add_argument("--fleets", type=int, nargs="*", help="of the memory; default: 20000")
+    parser.add_argument("--cohort", type=int, help="tenants of the memory's cohort; default: 2000")
+    parser.add_argument("--days", type=int, default=14)
+    parser.add_argument("--origins", type=int, default=4, help="requests per tenant and role")
+    parser.add_argument("--shard-tenants", type=int, default=25)
+    parser.add_argument(
+        "--quick", action="store_true", help="2 origins, few configurations, small fleets"
+    )
+    options = parser.parse_args()
+    quick, shard = options.quick, options.shard_tenants
+    usual = ([100, 300], [100], 40, 2) if quick else ([1000, 3000], [20_000], 2000, options.origins)
+    tenants, fleets, cohort, origins = usual
+    tenants = sorted(tenants if options.tenants is None else options.tenants)
+    fleets = sorted(fleets if options.fleets is None else options.fleets)
+    cohort = options.cohort or cohort
+    result: dict[str, Any] = {
+        "benchmark": "growth",
+        "tenants": tenants,
+        "cohort": cohort,
+        "days": options.days,
+        "origins": origins,
+        "shard_tenants": shard,
+    }
+    if tenants:
+        whole = scaling.settings_of(quick, shard)
+        result |= scaling.grown(tenants, options.days, origins, whole)
+    drawn = scaling.settings_of(quick, shard, cohort_tenants=cohort)
+    result["memory"] = {size: memory(size, options.days, origins, drawn) for size in fleets}
+    print(json.dumps(result | ran_on()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
