@@ -4,11 +4,12 @@ What belongs here: the connection to Ray, which shards are given to it and when 
 said about workers that are lost. What does not: what a worker does with a shard (`shards`), the
 release that it must run (`same_release`), the settings (`settings.ExecutionSettings`).
 
-Ray is imported inside functions, so that nothing else needs it. Shards are tasks: a worker's process
-keeps the member and the model from one task to the next. A task first says where it runs, and then
-makes its part. So the driver knows when a shard started and on which node: Ray alone waits without
-end for a node that has fallen silent. Ray repeats nothing by itself; lost shards are given out again
-here, with a sentence in the log. Two attempts at one shard write the same bytes under the same name.
+Ray is imported inside functions, so that nothing else needs it. Shards are tasks: a worker's
+process keeps the member and the model from one task to the next. A task first says where it runs,
+and then makes its part. So the driver knows when a shard started and on which node: Ray alone waits
+without end for a node that has fallen silent. Ray repeats nothing by itself; lost shards are given
+out again here, with a sentence in the log. Two attempts at one shard write the same bytes under the
+same name.
 """
 
 import os
@@ -119,7 +120,7 @@ def connected(execution: ExecutionSettings, log: Log) -> Iterator[None]:
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if execution.address == "local":
-        _require_a_token()
+        refuse_open_ray()
         options |= {"include_dashboard": False}
     try:
         ray.init(execution.address, **options)
@@ -140,11 +141,11 @@ def connected(execution: ExecutionSettings, log: Log) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_a_token() -> None:
-    """Let a Ray that this process starts ask for a token, because it listens on every address of
-    the host. Raises ValueError if the environment says otherwise.
+def refuse_open_ray() -> None:
+    """Raise ValueError if the environment lets Ray ask for no token. A Ray that this process starts
+    listens on every address of the host; without a setting, Ray makes a token of its own.
     """
-    mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode != "token":
         raise ValueError(
             f"TSFM_EXECUTION__ADDRESS=local would start a Ray with RAY_AUTH_MODE={mode}, which "
@@ -219,9 +220,7 @@ class _Dispatch:
             self._fill()
             answered, _ = ray.wait(list(self.running), num_returns=1, timeout=_LOOK_S)
             if answered:  # a look at all of them costs no more
-                answered, _ = ray.wait(
-                    list(self.running), num_returns=len(self.running), timeout=0
-                )
+                answered, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
             for answers in answered:
                 part = self._receive(answers)
                 if part is not None and part.number in missing:
@@ -339,7 +338,7 @@ class _Dispatch:
         number, _ = attempt.task
         self.log(f"{self._shard(number)} failed on {attempt.where}")
         if not isinstance(cause, StorageError):
-            cause.add_note(f"on {attempt.where}:\n{error.traceback_str}")
+            cause.add_note(f"on {attempt.where}, where Ray says: {error}")
         return cause
 
     def _forget(self, number: int) -> None:
@@ -393,6 +392,7 @@ class _Dispatch:
             self.patience *= 2
             free = ", ".join(f"{node.host}: {node.slots}" for node in self.nodes) or "no node"
             self.log(
-                f"{self.work.table}: no shard has started for {idle:.0f} s, because the Ray network "
-                f"has no free slot of {self._asked_text} (slots by node: {free}); waiting"
+                f"{self.work.table}: no shard has started for {idle:.0f} s: the Ray network has no "
+                f"free slot of {self._asked_text}, or its workers are still starting (slots by "
+                f"node: {free}); waiting"
             )
