@@ -189,15 +189,14 @@ class _Dispatch:
         if settings.memory is not None:
             self.asked["memory"] = settings.memory * 2**20
         # A task with a GPU would otherwise get a new process, which loads the model again.
-        self.remote: Any = ray.remote(max_calls=0, num_gpus=self.asked.get("GPU", 0))(
-            shard_events
-        ).options(
-            num_cpus=settings.cpus,
-            memory=self.asked.get("memory"),
+        self.remote: Any = ray.remote(
+            max_calls=0,
             max_retries=0,
             num_returns="streaming",
-            name=f"{self.work.member}/{self.work.table}",
-        )
+            num_cpus=settings.cpus,
+            num_gpus=self.asked.get("GPU", 0),
+            memory=self.asked.get("memory"),
+        )(shard_events)
         # Sent once, not with every shard.
         self.arguments = (ray.put(self.work), ray.put(release()))
         self.nodes: list[Node] = []
