@@ -6,9 +6,11 @@ What belongs here: what one node can show. What does not: several nodes, and lin
 """
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -204,6 +206,17 @@ def test_a_worker_refuses_other_settings(small: Settings, node: None) -> None:
     other = small.model_copy(update={"shard_tenants": 3})
     message = refusal(fleet, work_of(fleet)._replace(settings=other.model_dump_json()))
     assert "would make another table 'request_targets' of 'small' (fingerprint" in message
+
+
+def test_a_worker_refuses_another_checkpoint(small: Settings, node: None, tmp_path: Path) -> None:
+    """The weights change after the driver has read them, as if they were others on the worker."""
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    shutil.copytree(PROJECT_ROOT / "data" / "checkpoints" / "bundled", weights.parent)
+    fleet = opened(small.model_copy(update={"checkpoint": str(weights.parent)}))
+    work = shard_work(fleet.settings, FLEETS.opener, fleet, "forecast_grid", f"{__name__}:divide")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "release, fleet files, telemetry and checkpoint" in refusal(fleet, work)
 
 
 def test_a_worker_refuses_another_kernel(small: Settings, node: None) -> None:

@@ -138,7 +138,8 @@ def test_a_host_that_falls_silent_for_good_costs_a_deadline(
     seconds = time.monotonic() - cut
     assert f"has no part after {deadline:g} s; attempt 2 of 3 follows" in run.text
     # What is left is made on one host, then the deadline passes, then the lost shards are made.
-    assert seconds < max(deadline, N_SHARDS * SHARD_S) + 2 * SHARD_S + 20
+    # The rest is for a machine that does other work.
+    assert seconds < max(deadline, N_SHARDS * SHARD_S) + 2 * SHARD_S + 30, run.text
 
 
 def test_a_driver_that_is_killed_leaves_its_finished_parts(small: Settings, hosts: Network) -> None:
