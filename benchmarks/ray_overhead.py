@@ -28,8 +28,6 @@ from typing import Any
 import polars as pl
 import psutil
 import ray
-from measuring import ran_on, spread
-from scaling import make, open_fleet
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
@@ -87,6 +85,7 @@ def many_empty_shards(n_shards: int) -> dict[str, Any]:
         fingerprint=FINGERPRINT,
         numerics=numerics(),
     )
+    before = _peak_rss_mib()
     executor = OnRay(ExecutionSettings(engine="ray"), _to_stderr)
     tasks: list[Task] = [(number, [number]) for number in range(n_shards)]
     list(executor.run(work, tasks[:100]))  # the workers have started
@@ -94,12 +93,12 @@ def many_empty_shards(n_shards: int) -> dict[str, Any]:
     n_made = sum(1 for _ in executor.run(work, tasks))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     assert n_made == n_shards
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     return {
         "empty_shards": n_shards,
         "driver_cpu_ms_per_shard": round(1e3 * cpu / n_shards, 3),
         "driver_wall_ms_per_shard": round(1e3 * wall / n_shards, 3),
-        "driver_peak_rss_mib": round(peak, 1),
+        "driver_rss_before_mib": before,
+        "driver_peak_rss_mib": _peak_rss_mib(),
     }
 
 
@@ -107,6 +106,8 @@ def against_one_process(fleet: Fleet, n_repeats: int) -> dict[str, Any]:
     """Return the seconds of a table's shards in process and on Ray, and the ratios of neighbouring
     runs.
     """
+    from measuring import spread
+
     maker = MAKERS[TABLE]
     work = shard_work(fleet.settings, FLEETS.opener, fleet, TABLE, maker.function, needs_model=True)
     tasks: list[Task] = list(enumerate(fleet.shards))
@@ -147,12 +148,18 @@ def _cpu_of_the_network() -> float:
     return total
 
 
+def _peak_rss_mib() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+
+
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _fleet(root: Path, n_tenants: int, shard_tenants: int, origins: int) -> Fleet:
     """Return a fleet with everything that `forecast_grid` is made from."""
+    from scaling import make, open_fleet
+
     settings = {"shard_tenants": shard_tenants}
     fleet: Fleet = open_fleet(root, n_tenants, 21, origins_per_tenant=origins, settings=settings)
     for table in list(TABLES)[: list(TABLES).index(TABLE)]:
@@ -198,6 +205,9 @@ def main() -> int:
             )
             result |= against_one_process(fleet, n_repeats)
     ray.shutdown()
+    # These import torch, which is no part of the driver's memory above.
+    from measuring import ran_on
+
     print(json.dumps(result | ran_on()))
     return 0
 

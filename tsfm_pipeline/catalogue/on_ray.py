@@ -341,14 +341,15 @@ class _Dispatch:
         return cause
 
     def _forget(self, number: int) -> None:
-        """End the other attempts at a shard that is made."""
+        """End the attempts at a shard that is made."""
         import ray
 
         for answers in [key for key, one in self.running.items() if one.task[0] == number]:
             attempt = self.running.pop(answers)
             if attempt.overdue:
                 ray.cancel(answers)
-        self.waiting = deque(one for one in self.waiting if one[0][0] != number)
+        if self.n_attempts[number] > 1 or number in self.lost_on:
+            self.waiting = deque(one for one in self.waiting if one[0][0] != number)
 
     def _lost(self, answers: Any, what: str) -> None:
         """Give out a shard again whose worker is gone."""
