@@ -189,14 +189,15 @@ class _Dispatch:
         if settings.memory is not None:
             self.asked["memory"] = settings.memory * 2**20
         # A task with a GPU would otherwise get a new process, which loads the model again.
-        self.remote: Any = ray.remote(
-            max_calls=0,
-            max_retries=0,
-            num_returns="streaming",
-            num_cpus=settings.cpus,
-            num_gpus=self.asked.get("GPU", 0),
-            memory=self.asked.get("memory"),
-        )(shard_events)
+        options: dict[str, Any] = {
+            "max_calls": 0,
+            "max_retries": 0,
+            "num_returns": "streaming",
+            "num_cpus": settings.cpus,
+            "num_gpus": self.asked.get("GPU", 0),
+            "memory": self.asked.get("memory"),
+        }
+        self.remote: Any = ray.remote(**options)(shard_events)
         # Sent once, not with every shard.
         self.arguments = (ray.put(self.work), ray.put(release()))
         self.nodes: list[Node] = []

@@ -25,8 +25,7 @@ from tsfm_pipeline.steps.makers import MAKERS
 from tsfm_pipeline.steps.making import make
 from tsfm_pipeline_tests.catalogue.ray_driver import SHARD_S
 from tsfm_pipeline_tests.catalogue.ray_network import Driver, Network, network, wait_for, why_not
-from tsfm_pipeline_tests.catalogue.small_fleet import NAME, TABLE, inputs_made, parts
-from tsfm_pipeline_tests.conftest import FAST, MINI, MINI_SPEC
+from tsfm_pipeline_tests.catalogue.small_fleet import NAME, SPEC, TABLE, inputs_made, parts
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,6 +33,21 @@ pytestmark = [
 ]
 
 SLOW = "tsfm_pipeline_tests.catalogue.ray_driver:slow_targets"
+MINI = "mini"
+FEW: dict[str, Any] = {
+    "search": {
+        "candidates": ("ctx64", "ctx256", "ctx1280-r5", "ctx128-s1x5"),
+        "portfolio_size": 2,
+        "portfolio_tenants": 6,
+        "portfolio_origins": 1,
+        "neighbours": 3,
+    },
+    "evaluation": {
+        "bootstrap_draws": 200,
+        "permutations": 100,
+        "cold_start_minutes": (60, 240),
+    },
+}
 SHARDED = [name for name, table in TABLES.items() if table.sharded]
 N_SHARDS = 10
 
@@ -74,11 +88,8 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A miniature fleet, all of whose tables were made in process."""
     root = tmp_path_factory.mktemp("mini-on-ray")
     (root / "specs").mkdir()
-    (root / "specs" / f"{MINI}.yaml").write_text(yaml.safe_dump({"title": "Mini", **MINI_SPEC}))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in FAST.items():
-            patch.setenv(f"TSFM_{name}", value)
-        settings = Settings(data_dir=root / "data", specs_dir=root / "specs", shard_tenants=8)
+    (root / "specs" / f"{MINI}.yaml").write_text(yaml.safe_dump({**SPEC, "tenants": 24}))
+    settings = Settings(data_dir=root / "data", specs_dir=root / "specs", shard_tenants=6, **FEW)
     for name, table in TABLES.items():
         fleet = open_workspace_fleet(settings, MINI)
         make(FLEETS, fleet, table, MAKERS[name], settings)
@@ -87,7 +98,7 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
-@pytest.mark.parametrize("cpus", [(1, 0), (1, 2)], ids=["one worker", "three on two hosts"])
+@pytest.mark.parametrize("cpus", [(1, 2), (1, 0)], ids=["three on two hosts", "one worker"])
 def test_every_table_is_the_same_to_the_byte(
     mini: Settings, hosts: Network, cpus: Sequence[int]
 ) -> None:
