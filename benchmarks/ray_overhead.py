@@ -16,6 +16,7 @@ What belongs here: the measurement. What does not: the executor (`catalogue.on_r
 
 import argparse
 import json
+import logging
 import os
 import resource
 import sys
@@ -190,7 +191,7 @@ def main() -> int:
         num_cpus=n_cores,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     result: dict[str, Any] = {"benchmark": "ray_overhead", "cores": n_cores, "ray": ray.__version__}
     if n_empty:

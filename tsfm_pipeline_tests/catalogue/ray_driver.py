@@ -9,6 +9,7 @@ Prints what the log says, then one JSON object: the parts of each table, and its
 """
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def connect(address: str, n_nodes: int) -> None:
     """Join the network when it has this many nodes; it stays joined for all tables."""
     for left in reversed(range(60)):
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
             break
         except (ConnectionError, RuntimeError):
             if not left:
