@@ -108,6 +108,45 @@ class EvaluationSettings(BaseModel):
         return {"n_permutations": n_permutations, "n_draws": n_draws, "seed": self.seed}
 
 
+class ExecutionSettings(BaseModel):
+    """Where the shards of a table are made. None of this is part of a fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    engine: Literal["in_process", "ray"] = Field(
+        "in_process",
+        description="in_process: one shard after the other, in the step's process; ray: on the "
+        "hosts of a Ray network. Tables without shards are always made in the step's process",
+    )
+    address: str = Field(
+        "auto",
+        min_length=1,
+        description="of the Ray network: host:port of its head; auto: the network that the step's "
+        "host belongs to, or that RAY_ADDRESS names; local: one that starts and ends with the step",
+    )
+    cpus: float = Field(
+        1, gt=0, description="of Ray, per shard; the forecaster computes with as many threads"
+    )
+    gpus: float = Field(
+        0, ge=0, description="of Ray, per shard of a table that the model is needed for"
+    )
+    memory: int | None = Field(
+        None, ge=1, description="MiB that Ray sets aside per shard; none are by default"
+    )
+    in_flight: int = Field(
+        4, ge=1, description="shards per slot that Ray is given at a time; one of them runs"
+    )
+    deadline_s: float = Field(
+        1800,
+        gt=0,
+        description="seconds from the start of a shard to its next attempt on another host; set "
+        "it to a few times what the longest shard takes",
+    )
+    attempts: int = Field(
+        3, ge=1, description="per shard, before the step fails; finished shards are kept"
+    )
+
+
 RESAMPLES = tuple(
     name for name in EvaluationSettings.model_fields if name.endswith(("draws", "permutations"))
 )
@@ -177,6 +216,7 @@ class Settings(BaseSettings):
     )
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    execution: ExecutionSettings = ExecutionSettings()
 
     @classmethod
     def settings_customise_sources(

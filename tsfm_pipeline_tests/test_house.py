@@ -28,7 +28,7 @@ GLUE = (
 )
 HEAVY = {
     *("torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"),
-    *("optuna", "transformers", "peft"),
+    *("optuna", "transformers", "peft", "ray"),
 }
 MODULES_WITH_HEAVY_IMPORTS = (
     "forecaster/architecture.py",
