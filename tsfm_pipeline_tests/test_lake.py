@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from tsfm_pipeline.files import LakeError, fingerprint, write_atomically
 from tsfm_pipeline.lake import FleetLake, Lake, Task, arrays_frame
 from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.parts import SCHEMA_VERSION, Part
+from tsfm_pipeline.store import FolderStore
 
 SHARDS = [[0, 1], [2, 3], [4]]
 
@@ -259,15 +261,22 @@ def test_no_file_of_a_table_is_written_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    for module in ("files", "parts"):
-        monkeypatch.setattr(
-            f"tsfm_pipeline.{module}.write_atomically",
-            lambda path, write: (written.append(path.name), write_atomically(path, write)),
-        )
+    put, swap = FolderStore.put_if_absent, FolderStore.swap
+
+    def putting(store: FolderStore, key: str, content: bytes) -> bool:
+        written.append(key)
+        return put(store, key, content)
+
+    def swapping(store: FolderStore, key: str, *arguments: Any) -> str:
+        written.append(key)
+        return swap(store, key, *arguments)
+
+    monkeypatch.setattr(FolderStore, "put_if_absent", putting)
+    monkeypatch.setattr(FolderStore, "swap", swapping)
     fleet = opened(tmp_path)
     fleet.map_shards("numbers", Maker(), [[number] for number in range(20)])
     assert len(written) == len(set(written)) == 21
-    assert written[-1] == "_table.json"
+    assert written[-1] == "numbers/_table.json"
 
 
 def test_an_executor_may_make_shards_in_any_order_but_must_make_all(tmp_path: Path) -> None:
