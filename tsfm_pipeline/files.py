@@ -87,7 +87,7 @@ def append_file(
     SHA-256 (see `is_intact`). Raises as `put_if_absent` does.
     """
     start = f"{label}-" if label else ""
-    host = host_name()
+    host = _host()
     with _written(_beside(folder / f"{start}append{suffix}"), write, folder) as temporary:
         digest = sha256_of(temporary)
         while True:
@@ -163,11 +163,10 @@ def _beside(path: Path) -> Path:
     """Return a temporary name that no other process on any host uses (process ids repeat in
     containers).
     """
-    return path.with_name(f".{path.name}.{host_name()}-{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{_host()}-{secrets.token_hex(4)}.tmp")
 
 
-def host_name() -> str:
-    """Return the name of this host, as far as a file name may hold it."""
+def _host() -> str:
     return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:40] or "unknown"
 
 

@@ -28,7 +28,7 @@ from tsfm_pipeline.commits import (
     parsed,
 )
 from tsfm_pipeline.files import LakeError, sha256_of
-from tsfm_pipeline.object_store import ObjectStore
+from tsfm_pipeline.object_store import ObjectStore, fleets_at
 from tsfm_pipeline.parts import SCHEMA_VERSION, Part, size_and_time
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.store import ABSENT, FolderStore, Hold, Store
@@ -87,6 +87,11 @@ class Lake:
             )
         store = ObjectStore(self.url, name, self.root / CACHE) if self.url else FolderStore(path)
         return FleetLake(store, dict(expected or {}))
+
+    def fleets(self) -> list[str]:
+        """Return the names of the fleets that have tables. Hidden folders are not fleets."""
+        names = fleets_at(self.url) if self.url else FolderStore(self.root).folders()
+        return [name for name in names if not name.startswith(".")]
 
 
 class FleetLake:

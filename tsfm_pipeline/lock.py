@@ -19,9 +19,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 from typing import Any, TextIO
 
-from tsfm_pipeline.files import LakeError, host_name, room_for
+from tsfm_pipeline.files import LakeError, room_for
 
 
 class FleetLockedError(LakeError):
@@ -75,8 +76,8 @@ def described(holder: dict[str, Any]) -> str:
     """Return `process <pid> [on <host>] of run <run> since <time>`. The host is named if it is
     another one.
     """
-    host = holder.get("host", host_name())
-    where = "" if host == host_name() else f" on {host}"
+    host = holder.get("host", gethostname())
+    where = "" if host == gethostname() else f" on {host}"
     return f"process {holder['pid']}{where} of run {holder['run_id']} since {holder['since']}"
 
 
@@ -92,7 +93,7 @@ def new_holder(run_id: str, epoch: int) -> dict[str, Any]:
     """Return what is written about this process when it takes a fleet."""
     return {
         "pid": os.getpid(),
-        "host": host_name(),
+        "host": gethostname(),
         "run_id": run_id,
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "epoch": epoch,
@@ -163,7 +164,7 @@ def _living_holder(holders: Sequence[dict[str, Any]]) -> dict[str, Any]:
     living = (
         holder
         for holder in reversed(holders)
-        if holder.get("host", host_name()) != host_name() or _is_alive(holder["pid"])
+        if holder.get("host", gethostname()) != gethostname() or _is_alive(holder["pid"])
     )
     return next(living, holders[-1] if holders else unknown)
 

@@ -28,7 +28,7 @@ from tsfm_pipeline.store import ABSENT, Entry, Hold, Stored, SwapError
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Bucket
 
-RETRIES: dict[str, Any] = {
+RETRIES: Any = {
     "max_retries": 8,
     "backoff": {
         "init_backoff": timedelta(milliseconds=200),
@@ -117,6 +117,11 @@ class ObjectStore:
                         found.append(Entry(key, meta["size"], meta["last_modified"].timestamp()))
         return sorted(found)
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders."""
+        with self._named(""):
+            return names_in(self._bucket(""), self.name)
+
     def remove(self, keys: Iterable[str]) -> None:
         """Delete objects and their copies."""
         import obstore
@@ -168,16 +173,16 @@ class ObjectStore:
         mode: Any = "create" if tag == ABSENT else json.loads(tag)
         try:
             return _tag(obstore.put(self._bucket(key), self._path(key), content, mode=mode))
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
-            there, now = self._get(key)
-            if there == content:
-                return now
-            raise SwapError(f"{self.where(key)} was written by another process") from error
         except (BaseError, OSError) as error:
             there, now = self._get(key)
             if there == content:
                 return now
-            raise self._unusable(key, error) from error
+            refused = isinstance(error, AlreadyExistsError | PreconditionError)
+            # An object that was to be replaced is gone; without one, it is the bucket.
+            gone = isinstance(error, FileNotFoundError) and tag != ABSENT
+            if refused or gone:
+                raise SwapError(f"{self.where(key)} was written by another process") from error
+            raise _unusable(self.where(key), error) from error
 
     @contextmanager
     def _named(self, key: str) -> Iterator[None]:
@@ -187,14 +192,7 @@ class ObjectStore:
         try:
             yield
         except BaseError as error:
-            raise self._unusable(key, error) from error
-
-    def _unusable(self, key: str, error: Exception) -> LakeError:
-        said = " ".join(str(error).split())[:300]
-        return LakeError(
-            f"{self.where(key)} cannot be used: {said}; check TSFM_LAKE_URL, the network and the "
-            "credentials, then start again: what is finished is kept"
-        )
+            raise _unusable(self.where(key), error) from error
 
 
 @lru_cache(maxsize=8)
@@ -211,7 +209,10 @@ def open_bucket(url: str, timeout_s: float) -> "Bucket":
             "'tsfm-pipeline[object-store]'"
         ) from error
     try:
+        # These options replace those of the environment. Whoever names an http:// endpoint there
+        # means it; without one, vendors' endpoints are https://.
         client: Any = {
+            "allow_http": True,
             "timeout": timedelta(seconds=timeout_s),
             "connect_timeout": timedelta(seconds=5),
         }
@@ -222,6 +223,34 @@ def open_bucket(url: str, timeout_s: float) -> "Bucket":
             "gs://bucket/folder or az://account/container/folder"
         ) from error
     return opened
+
+
+def names_in(bucket: "Bucket", folder: str | None = None) -> list[str]:
+    """Return the names of the folders in a folder of a bucket, or in the bucket itself."""
+    import obstore
+
+    found = obstore.list_with_delimiter(bucket, prefix=folder)["common_prefixes"]
+    return sorted(path.rpartition("/")[2] for path in found)
+
+
+def fleets_at(url: str) -> list[str]:
+    """Return the names of the fleets that have tables at a URL. Raises `LakeError` if the store
+    cannot be used.
+    """
+    from obstore.exceptions import BaseError
+
+    try:
+        return names_in(open_bucket(url, SMALL_S))
+    except BaseError as error:
+        raise _unusable(url, error) from error
+
+
+def _unusable(where: str, error: Exception) -> LakeError:
+    said = " ".join(str(error).partition("Debug source:")[0].split())
+    return LakeError(
+        f"{where} cannot be used: {said}; check TSFM_LAKE_URL, the network and the credentials, "
+        "then start again: what is finished is kept"
+    )
 
 
 def _tag(meta: Any) -> str:

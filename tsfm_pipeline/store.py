@@ -102,6 +102,9 @@ class Store(Protocol):
     def entries(self, folder: str) -> list[Entry]:
         """Return the objects `<folder>/<name>`, by key."""
 
+    def folders(self) -> list[str]:
+        """Return the folders that have objects: the names of the fleet's tables."""
+
     def remove(self, keys: Iterable[str]) -> None:
         """Delete objects; one that is gone already is no error."""
 
@@ -180,6 +183,10 @@ class FolderStore:
             if path.is_file():
                 found.append(Entry(f"{folder}/{path.name}", status.st_size, status.st_mtime))
         return found
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders."""
+        return sorted(path.name for path in self.folder.glob("*") if path.is_dir())
 
     def remove(self, keys: Iterable[str]) -> None:
         """Delete files."""
