@@ -40,6 +40,7 @@ class S3:
     port: int = 0
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    ignores_conditions: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(
@@ -47,6 +48,8 @@ class S3:
     ) -> Iterable[bytes]:
         """Answer one request, as WSGI wants it."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if self.ignores_conditions:
+            environ = {name: value for name, value in environ.items() if "HTTP_IF_" not in name}
         with self._lock:
             self.requests.append(f"{method} {path}")
             fault = self._fault(method, path)

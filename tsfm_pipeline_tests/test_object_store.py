@@ -16,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from tsfm_pipeline import commits, lease, object_store
+from tsfm_pipeline.cli.doctor.folders import object_store as object_store_finding
 from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.lake import FleetLake, Lake, open_lake
 from tsfm_pipeline.lease import LEASE, take
@@ -518,3 +519,19 @@ def test_a_bucket_that_is_not_there_is_named(s3: S3, tmp_path: Path) -> None:
         fleet.lock("run-a"),
     ):
         pytest.fail("there is nothing to hold")
+
+
+def test_the_doctor_says_whether_the_store_honours_conditions(
+    url: str, tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = object_store_finding(url, tmp_path)
+    assert (good.status, good.finding) == (
+        "ok",
+        f"{url}: writable, and honours the conditions of a put",
+    )
+    monkeypatch.setattr(s3, "ignores_conditions", True)
+    bad = object_store_finding(url, tmp_path)
+    assert (bad.status, "two runs could overwrite each other" in bad.finding) == ("problem", True)
+    monkeypatch.setattr(s3, "ignores_conditions", False)
+    assert object_store_finding("s3://nowhere", tmp_path).status == "problem"
+    assert ObjectStore(url, ".doctor", tmp_path).folders() == []

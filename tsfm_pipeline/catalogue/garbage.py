@@ -17,7 +17,7 @@ from pathlib import Path
 from tsfm_pipeline.catalogue.moves import left_behind
 from tsfm_pipeline.commits import DAY_S
 from tsfm_pipeline.lake import CACHE, FleetLake, Lake, open_lake
-from tsfm_pipeline.parts import fingerprint_start
+from tsfm_pipeline.parts import SCHEMA_VERSION, fingerprint_start
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.store import Entry, FolderStore
 
@@ -74,13 +74,26 @@ def _unnamed_parts(fleet: FleetLake) -> Iterator[Garbage]:
 
 
 def _unnamed(fleet: FleetLake, table: str) -> list[Entry]:
-    named = {part["name"] for part in fleet.recorded(table).get("parts", ())}
-    newest = time.time() - DAY_S
+    named, newest = _named(fleet, table), time.time() - DAY_S
+    if named is None:
+        return []
     return [
         entry
         for entry in fleet.store.entries(table)
         if fingerprint_start(entry.name) and entry.name not in named and entry.modified < newest
     ]
+
+
+def _named(fleet: FleetLake, table: str) -> set[str] | None:
+    """Return the names of a table's parts; None if its record cannot be read by this release. The
+    next run keeps what it can of such a table.
+    """
+    if not fleet.has(table):
+        return set()
+    record = fleet.recorded(table)
+    if record.get("schema_version") != SCHEMA_VERSION:
+        return None
+    return {part["name"] for part in record["parts"]}
 
 
 def _deleting(fleet: FleetLake, table: str) -> Callable[[], int]:
@@ -101,8 +114,7 @@ def _copies(lake: Lake) -> Iterator[Garbage]:
     for folder in _folders(lake.root / CACHE):
         copies, fleet = FolderStore(folder), lake.fleet(folder.name)
         for table in copies.folders():
-            parts = fleet.recorded(table).get("parts", ()) if lake.url else ()
-            named = {part["name"] for part in parts}
+            named = (_named(fleet, table) if lake.url else None) or set()
             paths = [
                 copies.file(entry.key) for entry in copies.entries(table) if entry.name not in named
             ]

@@ -45,8 +45,15 @@ def gc(
         profiles = [Settings(profile=profile) for profile in ("full", "cheap")]
         found = [item for settings in profiles for item in find_garbage(settings, reports)]
         old = _old_runs(profiles[0], runs)
+        start = f"{profiles[0].data_dir}/"
         rows: list[tuple[str, str, int, str, str]] = [
-            (item.kind, item.where, item.n_files, _size(item.n_bytes), item.why_not)
+            (
+                item.kind,
+                item.where.removeprefix(start),
+                item.n_files,
+                _size(item.n_bytes),
+                item.why_not,
+            )
             for item in found
         ]
         if old["n_runs"]:
@@ -55,7 +62,11 @@ def gc(
         if not rows:
             say("there is nothing to free")
             return
-        show("garbage", ("what", "where", "files", "size", "kept because"), rows)
+        show(
+            f"garbage (paths in {profiles[0].data_dir})",
+            ("what", "where", "files", "size", "kept because"),
+            rows,
+        )
         deletable = [item for item in found if not item.why_not]
         n_bytes = sum(item.n_bytes for item in deletable) + old["n_bytes"]
         if not delete:
