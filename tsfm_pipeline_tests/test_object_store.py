@@ -535,3 +535,32 @@ def test_the_doctor_says_whether_the_store_honours_conditions(
     monkeypatch.setattr(s3, "ignores_conditions", False)
     assert object_store_finding("s3://nowhere", tmp_path).status == "problem"
     assert ObjectStore(url, ".doctor", tmp_path).folders() == []
+
+
+def test_a_fleet_s_tables_are_made_there_to_the_byte_and_by_a_worker_from_its_settings(
+    url: str, tmp_path: Path
+) -> None:
+    """The tables up to the requests, which need no model; a worker gets the URL as JSON."""
+    from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
+    from tsfm_pipeline.catalogue.fleet_scope import FLEETS
+    from tsfm_pipeline.catalogue.shards import make_shard, shard_work
+    from tsfm_pipeline.catalogue.tables import TABLES
+    from tsfm_pipeline.steps.makers import MAKERS
+    from tsfm_pipeline.steps.making import make as make_table
+
+    names = ("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets")
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    (specs / "small.yaml").write_text("kind: synthetic\ntitle: small\ntenants: 4\ndays: 8\n")
+    settings = Settings(data_dir=tmp_path / "local", specs_dir=specs, shard_tenants=2)
+    there = settings.model_copy(update={"data_dir": tmp_path / "data", "lake_url": url})
+    made = []
+    for own in (settings, there):
+        fleet = open_workspace_fleet(own, "small")
+        with fleet.tables.lock("run"):
+            for name in names:
+                make_table(FLEETS, fleet, TABLES[name], MAKERS[name], own)
+        made.append([fleet.tables.parts(name) for name in names])
+    assert made[0] == made[1]
+    work = shard_work(there, FLEETS.opener, fleet, names[0], MAKERS[names[0]].function)
+    assert make_shard(work, (1, fleet.shards[1])) == made[0][0][1]

@@ -67,7 +67,7 @@ def test_it_shows_the_bytes_and_deletes_nothing_unless_it_is_told_to(desk: Desk)
     unfinished = opened(desk, "other")
     unfinished.put("numbers", 0, SHARDS[0], make(SHARDS[0]))
     age(desk.data)
-    fleet.put("numbers", 0, SHARDS[0], make(SHARDS[0], factor=7))
+    fleet.put("numbers", 1, SHARDS[1], make(SHARDS[1], factor=7))
     before = files(desk.data)
     shown = desk.run("gc")
     assert shown.exit_code == 0, shown.output
