@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -123,11 +124,9 @@ class TableWriter:
             if not self.store.remote and (stays or stored.tag == ABSENT):
                 return stored.tag, recorded
             content = _text({**recorded, **self._epoch()}) if stays else None
-            try:
+            with suppress(SwapError):  # Somebody else has just written it: look again.
                 tag = self.store.swap(self._key(MANIFEST), content, stored.tag, self.hold)
-            except SwapError:
-                continue
-            return tag, recorded if stays else {}
+                return tag, recorded if stays else {}
 
     def _kept(
         self, wanted: Mapping[int, str], entries: Sequence[Entry], recorded: Mapping[str, Any]

@@ -9,8 +9,9 @@ the one that was read, and get it. Parts are put under names that follow from th
 table's record is the only object that is swapped.
 """
 
+import stat
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -176,12 +177,10 @@ class FolderStore:
         """Return the files of a folder."""
         found = []
         for path in sorted((self.folder / folder).glob("*")):
-            try:
+            with suppress(FileNotFoundError):  # Another process has just deleted it.
                 status = path.stat()
-            except FileNotFoundError:
-                continue
-            if path.is_file():
-                found.append(Entry(f"{folder}/{path.name}", status.st_size, status.st_mtime))
+                if stat.S_ISREG(status.st_mode):
+                    found.append(Entry(f"{folder}/{path.name}", status.st_size, status.st_mtime))
         return found
 
     def folders(self) -> list[str]:
