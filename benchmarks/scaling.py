@@ -97,7 +97,7 @@ class CountedLake(FleetLake):
     """A fleet's tables that count how often each part of each table is opened."""
 
     def __init__(self, tables: FleetLake) -> None:
-        super().__init__(tables.path, tables.expected)
+        super().__init__(tables.store, tables.expected)
         self.opened: dict[str, Counter[str]] = {}
 
     def _checked(self, table: str, parts: Sequence[Part]) -> list[Path]:

@@ -1,9 +1,8 @@
-"""The only module that knows where tables are stored: it writes and reads Parquet, queries it with
-DuckDB, and allows one writer per fleet.
+"""Tables: writes and reads Parquet, queries it with DuckDB, and allows one writer per fleet.
 
-What belongs here: the folder of a table, its record, and reading and committing it. What does not:
-one part (`parts`), the fleet's lock (`lock`), writing one file (`files`), what a table means or
-contains (`catalogue.tables`), who makes a part and where (`catalogue.shards`).
+What belongs here: the record of a table, and reading and committing it. What does not: one part
+(`parts`), where parts and records lie and who holds a fleet (`store`, `object_store`), what a table
+means or contains (`catalogue.tables`), who makes a part and where (`catalogue.shards`).
 
 A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single
 one), and a `_table.json` that names them with size, rows and SHA-256. That record is written last:
@@ -11,54 +10,33 @@ without it, the parts are not a table. A reader checks the seal of every part th
 """
 
 import glob
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.files import LakeError, fingerprint, sha256_of, write_text_atomically
-from tsfm_pipeline.lock import hold, holder
-from tsfm_pipeline.parts import (
-    SCHEMA_VERSION,
-    Part,
-    fingerprint_start,
-    finished_parts,
-    remove,
-    size_and_time,
-    write_part,
+from tsfm_pipeline.commits import (
+    MANIFEST,
+    Run,
+    TableSummary,
+    TableWriter,
+    Task,
+    is_ours,
+    parsed,
 )
+from tsfm_pipeline.files import LakeError, sha256_of
+from tsfm_pipeline.object_store import ObjectStore, fleets_at
+from tsfm_pipeline.parts import SCHEMA_VERSION, Part, size_and_time
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.store import ABSENT, FolderStore, Hold, Store
 
-MANIFEST = "_table.json"
-_OURS = ("part-*.parquet", ".*.tmp", "_parts.json")
-"""What a table's folder may hold besides its record. Releases before schema version 2 wrote
-`_parts.json`.
-"""
-
-
-@dataclass(frozen=True)
-class TableSummary:
-    """A materialised table: its rows and bytes, and how many of its parts already existed."""
-
-    table: str
-    fingerprint: str
-    n_rows: int
-    n_bytes: int
-    n_parts: int
-    n_skipped: int
-    schema: dict[str, str]
-
-
+CACHE = ".cache"
+"""The folder of the lake with this machine's copies of what lies in an object store."""
 State = Literal["current", "stale", "missing", "interrupted", "damaged"]
 """How a table on disk compares with the one that is expected."""
-Task = tuple[int, Sequence[int]]
-"""A shard to be made: its number and its tenants."""
-Run = Callable[[Sequence[Task]], Iterable[Part]]
-"""Makes shards, in any order, and yields the part that was written for each."""
 
 
 def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
@@ -83,11 +61,19 @@ def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-class Lake:
-    """All fleets' tables under one root."""
+def open_lake(settings: Settings) -> "Lake":
+    """Return the lake of these settings: in the data folder, or at `lake_url`."""
+    return Lake(settings.lake_dir, settings.lake_url and f"{settings.lake_url}/{settings.profile}")
 
-    def __init__(self, root: Path) -> None:
+
+class Lake:
+    """All fleets' tables under one root. url: where they lie instead, in an object store; the root
+    then has copies of what this machine wrote or read, in `.cache`.
+    """
+
+    def __init__(self, root: Path, url: str | None = None) -> None:
         self.root = root
+        self.url = url
 
     def fleet(self, name: str, expected: Mapping[str, str] | None = None) -> "FleetLake":
         """Return the tables of one fleet. `expected` maps a table's name to the fingerprint that
@@ -99,36 +85,66 @@ class Lake:
                 f"fleet name {name!r} would leave the lake at {self.root}; allowed: letters, "
                 "digits, - and _"
             )
-        return FleetLake(path, dict(expected or {}))
+        store = ObjectStore(self.url, name, self.root / CACHE) if self.url else FolderStore(path)
+        return FleetLake(store, dict(expected or {}))
+
+    def fleets(self) -> list[str]:
+        """Return the names of the fleets that have tables. Hidden folders are not fleets."""
+        names = fleets_at(self.url) if self.url else FolderStore(self.root).folders()
+        return [name for name in names if not name.startswith(".")]
 
 
 class FleetLake:
     """Reads and writes the tables of one fleet."""
 
-    def __init__(self, path: Path, expected: dict[str, str]) -> None:
-        self.path = path
-        self.name = path.name
+    def __init__(self, store: Store, expected: dict[str, str]) -> None:
+        self.store = store
+        self.name = store.name
         self.expected = expected
+        self.held: Hold | None = None
+        """This process's hold on the fleet, while `lock` lasts."""
         self._intact: dict[Path, tuple[int, int]] = {}
         """Size and modification time of each part when its seal was last checked."""
-        self._records: dict[Path, tuple[tuple[int, int] | None, dict[str, Any]]] = {}
-        """Each record that was read, with the size and modification time of its file."""
+        self._records: dict[str, tuple[str, dict[str, Any] | None]] = {}
+        """The record of each table that was read, with its tag."""
         self._parts: dict[str, tuple[dict[str, Any], list[Part]]] = {}
         """The parts of each table, with the record that names them."""
 
-    def folder(self, table: str) -> Path:
-        """Return the folder of a table."""
-        return self.path / table
+    @property
+    def path(self) -> Path:
+        """The folder of the fleet. Raises `LakeError` if its tables lie in an object store."""
+        if isinstance(self.store, FolderStore):
+            return self.store.folder
+        raise LakeError(
+            f"the tables of fleet {self.name!r} lie in {self.where()}, which is not a folder; "
+            "unset TSFM_LAKE_URL for what needs one"
+        )
+
+    def store_of(self, table: str) -> Store:
+        """Return where a table lies."""
+        return self.store
+
+    def where(self, table: str = "") -> str:
+        """Return the path or URL of a table, or of the fleet."""
+        return self.store_of(table).where(table)
 
     # -- writing
 
-    def lock(self, run_id: str) -> AbstractContextManager[None]:
-        """Hold the fleet for one run; see `lock.hold`."""
-        return hold(self.path, run_id)
+    @contextmanager
+    def lock(self, run_id: str) -> Iterator[Hold]:
+        """Hold the fleet for one run; see `Store.hold`. What is committed meanwhile is committed
+        only if the hold was not lost.
+        """
+        with self.store.hold(run_id) as held:
+            outer, self.held = self.held, held
+            try:
+                yield held
+            finally:
+                self.held = outer
 
     def holder(self) -> dict[str, Any] | None:
-        """Return the process that writes this fleet now, or None; see `lock.holder`."""
-        return holder(self.path)
+        """Return the process that writes this fleet now, or None; see `Store.holder`."""
+        return self.store.holder()
 
     def map_shards(
         self,
@@ -164,50 +180,20 @@ class FleetLake:
         table's record.
 
         Existing parts are kept if they are undamaged and were made under the expected fingerprint,
-        unless `force` is set. If the stored table has another fingerprint, its record is deleted
+        unless `force` is set. If the stored table has another fingerprint, its record is withdrawn
         first, so that no table of this name can be read until the commit. Raises `LakeError` if
-        `table` has no expected fingerprint, or if `run` ends without a part for every shard.
+        `table` has no expected fingerprint, if `run` ends without a part for every shard, or if
+        another run has committed the table meanwhile; `FleetLostError` if the hold was lost.
         """
-        expected = self._expected(table)
-        folder = self.folder(table)
-        folder.mkdir(parents=True, exist_ok=True)
-        before = {path for pattern in _OURS for path in folder.glob(pattern)}
-        wanted = [fingerprint(expected, list(shard)) for shard in shards]
-        if force or self.recorded_fingerprint(table) != expected:
-            (folder / MANIFEST).unlink(missing_ok=True)
-            # Parts of the old table would take up disk space until the new one is finished.
-            ours = {part[:8] for part in wanted}
-            of_others = {path for path in before if fingerprint_start(path) not in ours}
-            remove(of_others)
-            before -= of_others
-        kept = {} if force else finished_parts(wanted, before)
-        tasks = [(number, shard) for number, shard in enumerate(shards) if number not in kept]
-        if kept:
-            log(f"{table}: {len(kept)} of {len(shards)} shards were already there and are kept")
-        made: dict[int, Part] = {}
-        for part in run(tasks) if tasks else ():
-            made[part.number] = part
-            log(f"{table}: shard {part.number + 1} of {len(shards)} written, {part.n_rows} rows")
-        missing = [str(number + 1) for number, _ in tasks if number not in made]
-        if missing:
-            raise LakeError(
-                f"table {table!r} of fleet {self.name!r}: shards {', '.join(missing)} of "
-                f"{len(shards)} were not made; "
-                f"materialise the asset {table!r} again, which keeps the others"
-            )
-        parts = [(kept | made)[number] for number in range(len(shards))]
-        summary = self._commit(table, expected, parts, len(kept), dict(provenance or {}))
-        # Another writer may still need files that appeared since this run began; the next run
-        # removes them.
-        remove(before - {folder / part.name for part in parts})
-        return summary
+        return self._writer(table).complete(
+            shards, run, provenance=provenance or {}, force=force, log=log
+        )
 
     def put(self, table: str, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
         """Write one part under a name that follows from its content. Readers do not see it until
         `complete` has committed the table.
         """
-        made_by = fingerprint(self._expected(table), list(shard))
-        return write_part(self.folder(table), number, made_by, frame)
+        return self._writer(table, committing=False).put(number, shard, frame)
 
     def write(
         self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None
@@ -215,35 +201,18 @@ class FleetLake:
         """Write a table that is not split into shards."""
         return self.map_shards(table, lambda _: frame, [()], provenance=provenance, force=True)
 
-    def _commit(
-        self,
-        table: str,
-        expected: str,
-        parts: Sequence[Part],
-        n_skipped: int,
-        provenance: Mapping[str, Any],
-    ) -> TableSummary:
-        first = pl.scan_parquet(self.folder(table) / parts[0].name, glob=False).collect_schema()
-        summary = TableSummary(
-            table=table,
-            fingerprint=expected,
-            n_rows=sum(part.n_rows for part in parts),
-            n_bytes=sum(part.n_bytes for part in parts),
-            n_parts=len(parts),
-            n_skipped=n_skipped,
-            schema={name: str(dtype) for name, dtype in first.items()},
-        )
-        record = {
-            "fingerprint": expected,
-            "schema_version": SCHEMA_VERSION,
-            "n_rows": summary.n_rows,
-            "parts": [part._asdict() for part in parts],
-            "schema": summary.schema,
-            **provenance,
-        }
-        text = json.dumps(record, indent=1, sort_keys=True)
-        write_text_atomically(self.folder(table) / MANIFEST, text)
-        return summary
+    def _writer(self, table: str, *, committing: bool = True) -> TableWriter:
+        """Return the writer of a table. Raises `LakeError` if it lies in an object store and nobody
+        holds the fleet: records that name no epoch could not be told apart.
+        """
+        store = self.store_of(table)
+        hold = self.held if store is self.store else None
+        if committing and store.remote and hold is None:
+            raise LakeError(
+                f"table {table!r} of fleet {self.name!r} can only be written by a run that holds "
+                f"the fleet, because it lies in {self.where(table)}"
+            )
+        return TableWriter(self.name, table, self._expected(table), store, hold)
 
     # -- reading
 
@@ -290,13 +259,12 @@ class FleetLake:
         """Return the table's `_table.json`. Raises `LakeError` if it is missing, has another schema
         version, or does not have the expected fingerprint.
         """
-        path = self.folder(table) / MANIFEST
-        if not path.exists():
+        path, record = f"{self.where(table)}/{MANIFEST}", self._read_record(table)
+        if record is None:
             raise LakeError(
                 f"table {table!r} of fleet {self.name!r} is not there (looked for {path}); "
                 f"materialise the asset {table!r} first"
             )
-        record = self._read_record(path)
         if record.get("schema_version") != SCHEMA_VERSION:
             raise LakeError(
                 f"table {table!r} of fleet {self.name!r} cannot be read: {path} has schema "
@@ -313,36 +281,34 @@ class FleetLake:
             )
         return record
 
+    def has(self, table: str) -> bool:
+        """Return whether a table has a record, whatever it says."""
+        return self.store_of(table).get(f"{table}/{MANIFEST}").content is not None
+
     def recorded(self, table: str) -> dict[str, Any]:
         """Return the content of the table's `_table.json` unchecked; empty if there is none."""
-        return _read_json(self.folder(table) / MANIFEST)
-
-    def recorded_fingerprint(self, table: str) -> str | None:
-        """Return the fingerprint of the finished table on disk, or None."""
-        return self.recorded(table).get("fingerprint")
+        return parsed(self.store_of(table).get(f"{table}/{MANIFEST}").content)
 
     def state(self, table: str) -> State:
         """Return the state of a table, without reading its parts: it is `damaged` if a part is
         missing or has another size.
         """
-        folder = self.folder(table)
-        if not (folder / MANIFEST).is_file():
-            begun = any(path for pattern in _OURS for path in folder.glob(pattern))
-            return "interrupted" if begun else "missing"
+        entries = self.store_of(table).entries(table)
+        if not self.has(table):
+            return "interrupted" if any(map(is_ours, entries)) else "missing"
         record = self.recorded(table)
         if "fingerprint" not in record:
             return "damaged"
         version, made = record.get("schema_version"), record["fingerprint"]
         if (version, made) != (SCHEMA_VERSION, self._expected(table)):
             return "stale"
-        sizes = [(size_and_time(folder / part.name), part.n_bytes) for part in self.parts(table)]
-        intact = all(stamp is not None and stamp[0] == n_bytes for stamp, n_bytes in sizes)
+        sizes = {entry.name: entry.n_bytes for entry in entries}
+        intact = all(sizes.get(part.name) == part.n_bytes for part in self.parts(table))
         return "current" if intact else "damaged"
 
     def size(self, table: str) -> int:
         """Return the bytes of everything in a table's folder."""
-        files = [path for path in self.folder(table).glob("*") if path.is_file()]
-        return sum(stamp[0] for path in files if (stamp := size_and_time(path)))
+        return sum(entry.n_bytes for entry in self.store_of(table).entries(table))
 
     def parts(self, table: str) -> list[Part]:
         """Return the parts of a table, in the order of their shards. Raises as `record` does."""
@@ -351,35 +317,46 @@ class FleetLake:
             self._parts[table] = record, [Part(**part) for part in record["parts"]]
         return self._parts[table][1]
 
-    def _read_record(self, path: Path) -> dict[str, Any]:
-        """Return a record from disk. It is parsed again only when the file changes, because every
-        shard of a step reads the records of its inputs.
+    def _read_record(self, table: str) -> dict[str, Any] | None:
+        """Return a record, or None. It is read again only when it changes, because every shard of a
+        step reads the records of its inputs.
         """
-        stamp = size_and_time(path)
-        if path not in self._records or self._records[path][0] != stamp:
-            self._records[path] = stamp, _read_json(path)
-        return self._records[path][1]
+        store, key = self.store_of(table), f"{table}/{MANIFEST}"
+        tag = store.tag(key)
+        if table not in self._records or self._records[table][0] != tag:
+            content = None if tag == ABSENT else store.get(key).content
+            self._records[table] = tag, None if content is None else parsed(content)
+        return self._records[table][1]
 
     def _checked(self, table: str, parts: Sequence[Part]) -> list[Path]:
         """Return the files of these parts. Each file is read to check its seal once, and again when
-        it changes.
+        it changes. A damaged copy of an object is fetched again.
         """
-        paths = []
+        store, paths = self.store_of(table), []
         for part in parts:
-            path = self.folder(table) / part.name
-            stamp = size_and_time(path)
-            if stamp is None or self._intact.get(path) != stamp:
-                if stamp is None or (stamp[0], sha256_of(path)) != (part.n_bytes, part.sha256):
+            path = store.file(f"{table}/{part.name}")
+            if not self._is_intact(path, part):
+                path = store.file(f"{table}/{part.name}", again=True)
+                if not self._is_intact(path, part):
+                    reason = "its size or SHA-256 differs" if path.exists() else "it is gone"
                     raise LakeError(
-                        f"table {table!r} of fleet {self.name!r} is damaged: {path} is not the "
-                        "file that was written "
-                        f"({'it is gone' if stamp is None else 'its size or SHA-256 differs'}); "
-                        f"materialise the asset {table!r} again, "
+                        f"table {table!r} of fleet {self.name!r} is damaged: "
+                        f"{store.where(f'{table}/{part.name}')} is not the file that was written "
+                        f"({reason}); materialise the asset {table!r} again, "
                         "which makes the damaged parts again and keeps the others"
                     )
-                self._intact[path] = stamp
             paths.append(path)
         return paths
+
+    def _is_intact(self, path: Path, part: Part) -> bool:
+        stamp = size_and_time(path)
+        if stamp is None:
+            return False
+        if self._intact.get(path) != stamp:
+            if (stamp[0], sha256_of(path)) != (part.n_bytes, part.sha256):
+                return False
+            self._intact[path] = stamp
+        return True
 
     def _expected(self, table: str) -> str:
         if table not in self.expected:
@@ -388,12 +365,3 @@ class FleetLake:
                 f"{', '.join(sorted(self.expected)) or 'none'}"
             )
         return self.expected[table]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one if it is missing or holds anything else."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -1,7 +1,7 @@
-"""One part of a table on disk: its name, its fingerprint and its seal (size and SHA-256).
+"""One part of a table: its name, its fingerprint and its seal (size and SHA-256).
 
-What belongs here: writing a part, and finding the finished ones among a folder's files. What does
-not: which parts make a table, and reading them (`lake`); writing any file atomically (`files`).
+What belongs here: the bytes of a part, and finding the finished ones by names and files. What does
+not: which parts make a table, and reading them (`lake`); where they lie (`store`).
 
 A part's name holds its number, the fingerprint under which it was made and the digest of its bytes
 (8 hex digits each). Different contents therefore have different names, two writers cannot overwrite
@@ -12,14 +12,13 @@ import hashlib
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from tsfm_pipeline.files import sha256_of, write_atomically
+from tsfm_pipeline.files import sha256_of
 
 SCHEMA_VERSION = 2
 """Version of the layout of tables and parts; a release reads only its own."""
@@ -41,9 +40,8 @@ class Part(NamedTuple):
     sha256: str
 
 
-def write_part(folder: Path, number: int, made_by: str, frame: pl.DataFrame) -> Part:
-    """Write one part of a table into the table's folder, under a name that follows from its
-    content.
+def sealed(number: int, made_by: str, frame: pl.DataFrame) -> tuple[Part, bytes]:
+    """Return one part of a table, under a name that follows from its content, and its bytes.
 
     made_by: the fingerprint of the part.
     """
@@ -53,40 +51,39 @@ def write_part(folder: Path, number: int, made_by: str, frame: pl.DataFrame) -> 
         content = buffer.getvalue()
     sha256 = hashlib.sha256(content).hexdigest()
     name = f"part-{number:05d}-{made_by[:8]}-{sha256[:8]}.parquet"
-    write_atomically(folder / name, partial(Path.write_bytes, data=content))
-    return Part(number, name, frame.height, len(content), sha256)
+    return Part(number, name, frame.height, len(content), sha256), content
 
 
-def finished_parts(wanted: Sequence[str], paths: Iterable[Path]) -> dict[int, Part]:
-    """Return the finished part of each shard, by the shard's number. A part among `paths` is
-    finished if its name, its footer and its bytes agree with the shard's fingerprint in
-    `wanted`.
+def finished_parts(
+    wanted: Mapping[int, str], names: Iterable[str], file: Callable[[str], Path]
+) -> dict[int, Part]:
+    """Return the finished part of each shard, by the shard's number. A part among `names` is
+    finished if its name, its footer and its bytes agree with the shard's fingerprint in `wanted`.
+
+    file: returns the file of a part; it is called only for parts that may be wanted.
     """
-    candidates: dict[tuple[int, str], list[Path]] = defaultdict(list)
-    for path in sorted(paths):
-        if match := _PART_NAME.fullmatch(path.name):
-            candidates[int(match["number"]), match["made_by"]].append(path)
+    candidates: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for name in sorted(names):
+        if match := _PART_NAME.fullmatch(name):
+            candidates[int(match["number"]), match["made_by"]].append(name)
     finished: dict[int, Part] = {}
-    for number, made_by in enumerate(wanted):
-        for path in candidates[number, made_by[:8]]:
+    for number, made_by in wanted.items():
+        for name in candidates[number, made_by[:8]]:
+            path = file(name)
+            if not path.exists():
+                continue
             sha256 = sha256_of(path)
-            if path.name.endswith(f"-{sha256[:8]}.parquet") and _part_fingerprint(path) == made_by:
+            if name.endswith(f"-{sha256[:8]}.parquet") and _part_fingerprint(path) == made_by:
                 n_rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
-                finished[number] = Part(number, path.name, n_rows, path.stat().st_size, sha256)
+                finished[number] = Part(number, name, n_rows, path.stat().st_size, sha256)
                 break
     return finished
 
 
-def fingerprint_start(path: Path) -> str:
+def fingerprint_start(name: str) -> str:
     """Return the start of the fingerprint in a part's name; "" if the name is not a part's."""
-    match = _PART_NAME.fullmatch(path.name)
+    match = _PART_NAME.fullmatch(name)
     return match["made_by"] if match else ""
-
-
-def remove(paths: Iterable[Path]) -> None:
-    """Delete files; one that is gone already is no error."""
-    for path in paths:
-        path.unlink(missing_ok=True)
 
 
 def size_and_time(path: Path) -> tuple[int, int] | None:
@@ -100,8 +97,6 @@ def size_and_time(path: Path) -> tuple[int, int] | None:
 
 def _part_fingerprint(path: Path) -> str | None:
     """Return the fingerprint stored in a part, or None if it is not a readable Parquet file."""
-    if not path.exists():
-        return None
     try:
         return pl.read_parquet_metadata(path).get(_FINGERPRINT_KEY)
     except (pl.exceptions.PolarsError, OSError):

@@ -178,6 +178,8 @@ CHEAP: dict[str, dict[str, int]] = {
 first look at a fleet or a change. Its intervals are wider and its search is smaller. It writes
 below `<data_dir>/cheap`, so that its results cannot be taken for those of a full run."""
 
+OBJECT_STORES = ("s3", "gs", "az")
+"""Schemes of the URLs at which tables may lie."""
 Section = TypeVar("Section", SearchSettings, EvaluationSettings)
 
 
@@ -199,6 +201,11 @@ class Settings(BaseSettings):
     )
     fleets_dir: Path | None = Field(
         None, description="tables of real fleets; default: <data_dir>/external"
+    )
+    lake_url: str | None = Field(
+        None,
+        description="an object store for the fleets' tables: s3://bucket/folder, "
+        "gs://bucket/folder or az://account/container/folder; default: the data folder",
     )
     checkpoint: str = Field(
         "bundled", description="registry name or local directory of the frozen model"
@@ -236,6 +243,16 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path | str | None) -> Path | str | None:
         return absolute(path) if isinstance(path, Path) else path
 
+    @field_validator("lake_url")
+    @classmethod
+    def _is_of_an_object_store(cls, url: str | None) -> str | None:
+        if url and url.split("://")[0] not in OBJECT_STORES:
+            raise ValueError(
+                f"{url!r} is not the URL of an object store; allowed: s3://bucket/folder, "
+                "gs://bucket/folder or az://account/container/folder"
+            )
+        return url.rstrip("/") if url else None
+
     @field_validator("search", "evaluation")
     @classmethod
     def _within_the_profile(cls, section: Section, info: ValidationInfo) -> Section:
@@ -258,6 +275,9 @@ class Settings(BaseSettings):
 
     @property
     def lake_dir(self) -> Path:
+        """The folder of the tables; if `lake_url` is set, only that of studies' tables and of this
+        machine's copies.
+        """
         return self.output_dir / "lake"
 
     @property

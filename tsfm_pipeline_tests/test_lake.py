@@ -5,11 +5,13 @@ has one writer.
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,8 +21,9 @@ from hypothesis import strategies as st
 
 from tsfm_pipeline.files import LakeError, fingerprint, write_atomically
 from tsfm_pipeline.lake import FleetLake, Lake, Task, arrays_frame
-from tsfm_pipeline.lock import FleetLockedError
+from tsfm_pipeline.lock import FleetLockedError, FleetLostError
 from tsfm_pipeline.parts import SCHEMA_VERSION, Part
+from tsfm_pipeline.store import FolderStore
 
 SHARDS = [[0, 1], [2, 3], [4]]
 
@@ -259,15 +262,22 @@ def test_no_file_of_a_table_is_written_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    for module in ("files", "parts"):
-        monkeypatch.setattr(
-            f"tsfm_pipeline.{module}.write_atomically",
-            lambda path, write: (written.append(path.name), write_atomically(path, write)),
-        )
+    put, swap = FolderStore.put_if_absent, FolderStore.swap
+
+    def putting(store: FolderStore, key: str, content: bytes) -> bool:
+        written.append(key)
+        return put(store, key, content)
+
+    def swapping(store: FolderStore, key: str, *arguments: Any) -> str:
+        written.append(key)
+        return swap(store, key, *arguments)
+
+    monkeypatch.setattr(FolderStore, "put_if_absent", putting)
+    monkeypatch.setattr(FolderStore, "swap", swapping)
     fleet = opened(tmp_path)
     fleet.map_shards("numbers", Maker(), [[number] for number in range(20)])
     assert len(written) == len(set(written)) == 21
-    assert written[-1] == "_table.json"
+    assert written[-1] == "numbers/_table.json"
 
 
 def test_an_executor_may_make_shards_in_any_order_but_must_make_all(tmp_path: Path) -> None:
@@ -504,6 +514,54 @@ def test_the_lock_is_let_go_after_an_error(tmp_path: Path) -> None:
         raise ValueError("step failed")
     with opened(tmp_path).lock("run-b"):
         pass
+
+
+def test_a_holder_that_was_superseded_commits_nothing_and_says_so(tmp_path: Path) -> None:
+    """Its lock went to another run, as when an NFS server gives up a host that it cannot reach."""
+    first, second = opened(tmp_path), opened(tmp_path)
+
+    def overtaken(shard: Sequence[int]) -> pl.DataFrame:
+        if shard == SHARDS[2]:
+            (first.path / ".lock").unlink()
+            with second.lock("run-b"):
+                second.map_shards("numbers", Maker(), SHARDS)
+            return Maker(factor=3)(shard)
+        return Maker()(shard)
+
+    message = r"run run-a has lost fleet 'demo', which it took in epoch 1; process \d+ of run run-b"
+    with pytest.raises(FleetLostError, match=message), first.lock("run-a"):
+        first.map_shards("numbers", overtaken, SHARDS, force=True)
+    assert second.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
+
+
+def test_a_holder_that_was_superseded_withdraws_no_table(tmp_path: Path, fleet: FleetLake) -> None:
+    newer = opened(tmp_path, "v2")
+    with newer.lock("run-a"):
+        (newer.path / ".lock").write_text("")
+        with pytest.raises(FleetLostError, match="nothing was committed"):
+            newer.map_shards("numbers", Maker(), SHARDS)
+    assert fleet.read("numbers").height == 5
+
+
+def test_every_take_over_has_the_next_epoch_and_steps_of_a_run_share_one(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        with opened(tmp_path).lock("run-a") as one, opened(tmp_path).lock("run-a") as two:
+            assert (one.epoch, two.epoch) == (epoch, epoch)
+
+
+def test_a_process_of_another_host_counts_as_living(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    """Its number says nothing here, where another process or none may have it."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(timeout=30)
+    elsewhere = {"pid": gone.pid, "host": "elsewhere", "run_id": "run-a", "since": "noon"}
+    here = {**elsewhere, "host": socket.gethostname()}
+    with (tmp_path / "demo" / ".lock").open("a") as lock:
+        lock.writelines(json.dumps({**own, "epoch": 1}) + "\n" for own in (elsewhere, here))
+    message = f"by process {gone.pid} on elsewhere of run run-a since noon"
+    with pytest.raises(FleetLockedError, match=message), opened(tmp_path).lock("run-b"):
+        pytest.fail("two runs hold one fleet")
 
 
 def test_fleets_are_held_independently(tmp_path: Path, holder: subprocess.Popen[str]) -> None:

@@ -38,7 +38,7 @@ from tsfm_pipeline.fleets import (
 from tsfm_pipeline.fleets.spec import FleetSpec, fleet_files
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
-from tsfm_pipeline.lake import FleetLake, Lake
+from tsfm_pipeline.lake import FleetLake, open_lake
 from tsfm_pipeline.settings import Settings
 
 NO_RUN = "tsfm-pipeline"
@@ -100,7 +100,7 @@ class Fleet:
         tables is opened.
         """
         self.prepare(log)
-        with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
+        with open_lake(self.settings).fleet(self.name).lock(run_id):
             return refresh_fleet(
                 self.spec,
                 raw_dir=self.raw_dir,
@@ -113,7 +113,7 @@ class Fleet:
         any of the fleet's tables is opened (`catalogue.intake`).
         """
         self.prepare(log)
-        with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
+        with open_lake(self.settings).fleet(self.name).lock(run_id):
             return take_in(self.settings.records_dir / self.name, self.published_dir)
 
     @cached_property
@@ -141,7 +141,7 @@ class Fleet:
 
     @cached_property
     def tables(self) -> FleetLake:
-        return Lake(self.settings.lake_dir).fleet(
+        return open_lake(self.settings).fleet(
             self.name, expected_fingerprints(TABLES, self.context)
         )
 

@@ -23,7 +23,7 @@ from typing import Any
 from tsfm_pipeline.catalogue.records import HISTORY, LEDGER
 from tsfm_pipeline.files import StorageError, appended_name, put_if_absent, sha256_of
 from tsfm_pipeline.fleets import raw_folder
-from tsfm_pipeline.lake import Lake
+from tsfm_pipeline.lake import open_lake
 from tsfm_pipeline.settings import Settings
 
 MOVED = "moved"
@@ -51,7 +51,7 @@ def move_records(
     """
     if not any(_left_of(settings, fleet)):
         return
-    with Lake(settings.lake_dir).fleet(fleet).lock(run_id):
+    with open_lake(settings).fleet(fleet).lock(run_id):
         moved: dict[tuple[Path, Path], int] = {}
         for left in _left_of(settings, fleet):
             if _move(left.old, left.folder, left.label):

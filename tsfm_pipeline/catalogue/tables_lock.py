@@ -37,6 +37,7 @@ LEFT_OUT: Mapping[str, str] = {
     "Fleet.protocol": "the protocol of a fleet enters a table by its parameters",
     "Fleet.context": "fingerprints say when a table is made, not what it holds",
     "Fleet.tables": "the lake says how tables are stored, and has a schema version of its own",
+    "Lake": "the lake says how tables are stored, and has a schema version of its own",
     "FleetLake": "the lake says how tables are stored, and has a schema version of its own",
     "found": "forecasters of other packages enter a table by its parameters",
     "find_checkpoint": "where a checkpoint lies; its digest is a parameter",

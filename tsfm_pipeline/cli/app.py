@@ -12,6 +12,7 @@ import typer
 
 from tsfm_pipeline.cli.benchmark import benchmark
 from tsfm_pipeline.cli.fleet import fleets
+from tsfm_pipeline.cli.gc import gc
 from tsfm_pipeline.cli.index import index
 from tsfm_pipeline.cli.plugin_commands import Commands
 from tsfm_pipeline.cli.rollout import rollout
@@ -37,6 +38,7 @@ fleets.command()(fetch)
 app.command()(benchmark)
 app.command()(tollama_runner)
 app.command()(serve)
+app.command()(gc)
 app.add_typer(reports, name="report")
 app.add_typer(index, name="index")
 app.add_typer(rollout, name="rollout")

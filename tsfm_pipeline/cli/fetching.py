@@ -24,10 +24,10 @@ def fetch_if_needed(
 
     if not isinstance(spec, FetchedFleet) or raw_dir is None:
         return
-    from tsfm_pipeline.lake import Lake
+    from tsfm_pipeline.lake import open_lake
 
     if always or not is_fetched(spec, raw_dir):
-        with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
+        with open_lake(settings).fleet(spec.name).lock("tsfm-pipeline fleet check"):
             done = refresh_fleet(
                 spec,
                 raw_dir=raw_dir,

@@ -258,7 +258,7 @@ def forget(
         from tsfm_pipeline.catalogue import records
         from tsfm_pipeline.catalogue.moves import move_records
         from tsfm_pipeline.fleets.fields import fleet_name
-        from tsfm_pipeline.lake import Lake
+        from tsfm_pipeline.lake import open_lake
         from tsfm_pipeline.settings import Settings
 
         name, run_id = fleet_name(name), "tsfm-pipeline fleet forget"
@@ -274,7 +274,7 @@ def forget(
             say(f"fleet {name} has no records below {profiles[0].records_root}")
             return
         for settings in folders.values():
-            locks.enter_context(Lake(settings.lake_dir).fleet(name).lock(run_id))
+            locks.enter_context(open_lake(settings).fleet(name).lock(run_id))
         root = profiles[0].records_root
         tables = [kept for folder in folders for kept in records.what_is_kept(folder)]
         rows = [

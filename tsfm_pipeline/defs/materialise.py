@@ -141,5 +141,5 @@ def describe_table(
         "n_shards": summary.n_parts,
         "n_shards_kept": summary.n_skipped,
         "fingerprint": summary.fingerprint,
-        "path": dg.MetadataValue.path(str(member.tables.path / summary.table)),
+        "path": dg.MetadataValue.path(member.tables.where(summary.table)),
     }

@@ -18,7 +18,7 @@ from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.fleets import FetchedFleet, FleetDataError, FleetSpecError
 from tsfm_pipeline.fleets.changes import Look, look_again
 from tsfm_pipeline.fleets.spec import AnyFleet, fleet_files
-from tsfm_pipeline.lake import Lake
+from tsfm_pipeline.lake import open_lake
 from tsfm_pipeline.settings import Settings
 
 CRITERIA = dg.AssetKey("acceptance_criteria")
@@ -243,9 +243,7 @@ def _made_from(settings: Settings, fleet: str) -> str | None:
     """Return the fingerprint of the source that a fleet's stored telemetry was made from, or None
     if no telemetry is stored.
     """
-    return (
-        Lake(settings.lake_dir).fleet(fleet).recorded("tenant_telemetry").get("source_fingerprint")
-    )
+    return open_lake(settings).fleet(fleet).recorded("tenant_telemetry").get("source_fingerprint")
 
 
 def _unfinished(instance: dg.DagsterInstance, fleet: str) -> str | None:

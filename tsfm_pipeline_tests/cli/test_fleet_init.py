@@ -13,7 +13,7 @@ import yaml
 
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets import load_spec, open_fleet
-from tsfm_pipeline.lake import FleetLake
+from tsfm_pipeline.lake import Lake
 from tsfm_pipeline.steps.workloads import telemetry_shard
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import START, telemetry
@@ -398,10 +398,10 @@ def test_columns_and_tenants_that_look_like_paths_stay_inside_the_data_folder(de
     assert desk.run("fleet", "check", "shop").exit_code == 0
     source = open_fleet(load_spec(desk.specs / "shop.yaml"), fleets_dir=desk.tables)
     before = desk.files()
-    lake = FleetLake(desk.data / "lake" / "shop", {"tenant_telemetry": "a fingerprint"})
+    lake = Lake(desk.data / "lake").fleet("shop", {"tenant_telemetry": "a fingerprint"})
     lake.map_shards("tenant_telemetry", partial(telemetry_shard, source), source.shards(2))
     written = desk.files() - before
-    assert len(written) == 3, "two parts and the record"
+    assert len(written) == 4, "two parts, the record and what guards it"
     assert all(path.is_relative_to(desk.data / "lake" / "shop") for path in written)
 
 

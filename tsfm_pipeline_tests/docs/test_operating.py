@@ -40,6 +40,8 @@ RUN_ELSEWHERE = {
     "TSFM_PROFILE=cheap make fleet FLEET=demo": ".github/workflows/fleet.yml",
     "TSFM_PROFILE=cheap tsfm-pipeline report open demo": "cli/test_own_fleet_docs.py",
     "tsfm-pipeline doctor": "cli/test_doctor.py",
+    "tsfm-pipeline gc": "cli/test_gc.py",
+    "tsfm-pipeline gc --reports 365 --runs 365 --delete": "cli/test_gc.py",
     "tsfm-pipeline doctor shop --json": "cli/test_doctor.py",
     **dict.fromkeys(
         (

@@ -22,7 +22,7 @@ from tsfm_pipeline.files import StorageError, appended_at
 from tsfm_pipeline.fleets import FleetDataError, SyntheticFleet, TableFleet, fleet_fingerprint
 from tsfm_pipeline.fleets.kinds import AnyFleet, FetchedFleet, FleetSpecError
 from tsfm_pipeline.fleets.spec import fleet_files
-from tsfm_pipeline.lake import FleetLake, Lake
+from tsfm_pipeline.lake import FleetLake, open_lake
 from tsfm_pipeline.plugins import PluginError
 from tsfm_pipeline.settings import Settings
 
@@ -82,7 +82,7 @@ def _fleet_section(settings: Settings, spec: AnyFleet, path: Path, named: bool) 
 
 
 def _findings(settings: Settings, spec: AnyFleet, named: bool) -> Iterator[Finding]:
-    disk = Lake(settings.lake_dir).fleet(spec.name)
+    disk = open_lake(settings).fleet(spec.name)
     used = {name: disk.size(name) for name in TABLES}
     # A fleet that nobody has run and nobody asked about is no reason for a problem.
     concern: Verdict = "problem" if named or any(used.values()) else "warning"

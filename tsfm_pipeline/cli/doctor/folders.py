@@ -5,6 +5,7 @@ What belongs here: what concerns the data of all fleets. What does not: one flee
 """
 
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -27,6 +28,8 @@ def folder_section(settings: Settings) -> Section:
         "records": settings.records_dir,
     }
     findings = [_folder(name, path) for name, path in folders.items()]
+    if settings.lake_url:
+        findings.append(object_store(settings.lake_url, settings.lake_dir))
     findings.append(_dagster_home(settings))
     findings.append(_disk(settings.data_dir))
     if refusal(settings.records_dir) is None:
@@ -62,6 +65,34 @@ def _folder(name: str, folder: Path) -> Finding:
         return Finding(f"{name} folder", reason, "problem", remedy)
     state = "writable" if folder.is_dir() else "not there yet, can be made"
     return Finding(f"{name} folder", f"{folder}: {state}")
+
+
+def object_store(url: str, lake_dir: Path) -> Finding:
+    """Say whether objects can be written at a URL, and whether a put that depends on what is there
+    is refused: without that, two runs could overwrite each other. Writes an object and deletes it.
+    """
+    from tsfm_pipeline.files import StorageError
+    from tsfm_pipeline.object_store import ObjectStore
+    from tsfm_pipeline.store import ABSENT, SwapError
+
+    store, key, refused = ObjectStore(url, ".doctor", lake_dir), secrets.token_hex(8), 0
+    try:
+        first = store.swap(key, b"1", ABSENT)
+        store.swap(key, b"2", first)
+        for tag in (ABSENT, first):
+            try:
+                store.swap(key, b"3", tag)
+            except SwapError:
+                refused += 1
+        store.remove([key])
+    except StorageError as error:
+        return Finding("object store", str(error), "problem", "see docs/scaling.md")
+    if refused < 2:
+        said = (
+            f"{url}: ignores the conditions of a put, so that two runs could overwrite each other"
+        )
+        return Finding("object store", said, "problem", "use a store that honours If-Match")
+    return Finding("object store", f"{url}: writable, and honours the conditions of a put")
 
 
 def _dagster_home(settings: Settings) -> Finding:

@@ -19,6 +19,7 @@ from tsfm_pipeline.evaluation.protocol import PROTOCOL
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.fleets import SyntheticFleet, load_specs
 from tsfm_pipeline.fleets.spec import FleetSpec
+from tsfm_pipeline.lake import open_lake
 from tsfm_pipeline.reports.across_fleets.model import (
     EffectRow,
     EvidenceReport,
@@ -115,7 +116,7 @@ def scored(settings: Settings, spec: FleetSpec) -> Scored:
     fleet = Fleet(settings, spec)
     name = spec.name
     try:
-        if not (settings.lake_dir / name / "headline_scores" / "_table.json").exists():
+        if not open_lake(settings).fleet(name).has("headline_scores"):
             return Scored(spec, NO_SCORES, f"materialise headline_scores of {name} to include it")
         scores = fleet.tables.read("headline_scores").filter(pl.col("scope") == "all")
     except (StorageError, ValueError, OSError, pl.exceptions.PolarsError) as error:

@@ -32,6 +32,7 @@ from tsfm_pipeline.steps.evidence import tunes
 from tsfm_pipeline.steps.makers import MAKERS as FLEET_MAKERS
 from tsfm_pipeline.steps.making import make
 from tsfm_pipeline.steps.portfolio import last_resort_of
+from tsfm_pipeline.store import FolderStore, Store
 from tsfm_pipeline.studies.policy_search.tables import (
     FOLDER,
     MOST_REQUESTS,
@@ -69,12 +70,12 @@ class _Tables(FleetLake):
     """A fleet's tables under the default search: `COPIED` ones lie in the study's folder."""
 
     def __init__(self, of_fleet: FleetLake, own: Path) -> None:
-        super().__init__(of_fleet.path, of_fleet.expected)
-        self.own = own
+        super().__init__(of_fleet.store, of_fleet.expected)
+        self.own = FolderStore(own)
 
-    def folder(self, table: str) -> Path:
-        """Return the folder of a table."""
-        return self.own / table if table in COPIED else super().folder(table)
+    def store_of(self, table: str) -> Store:
+        """Return where a table lies."""
+        return self.own if table in COPIED else super().store_of(table)
 
 
 class _DefaultFleet(Fleet):

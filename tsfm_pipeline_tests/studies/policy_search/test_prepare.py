@@ -112,7 +112,7 @@ def test_finished_tables_are_kept_and_an_interrupted_one_goes_on(
 ) -> None:
     assert all(summary.n_skipped == 0 for summary in made)
     study = SCOPE.open(project.settings, FLEET)
-    folder = study.tables.folder(FORECASTS)
+    folder = study.tables.path / FORECASTS
     first, *others = sorted(folder.glob("part-*.parquet"))
     assert others
     first.unlink()
@@ -248,7 +248,7 @@ def test_an_adopted_policy_neither_moves_the_study_nor_loses_the_fleets_tables(
     assert after.candidates == before.candidates
     fleet = SCOPE.open(adopted, FLEET).fleet
     for name in COPIED:
-        assert fleet.tables.folder(name).parent == after.tables.path
+        assert Path(fleet.tables.where(name)).parent == after.tables.path
     assert all(summary.n_skipped == summary.n_parts for summary in prepare(adopted, FLEET))
 
 
@@ -301,7 +301,7 @@ def test_its_file_is_read_without_the_model_and_a_damaged_one_is_not_read(
 
     assert answer() == "ctx48 True False"
     assert answer() == "ctx48 False False"
-    (file,) = SCOPE.open(project.settings, FLEET).tables.folder("extra").glob("ctx48-*")
+    (file,) = (SCOPE.open(project.settings, FLEET).tables.path / "extra").glob("ctx48-*")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
