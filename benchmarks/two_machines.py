@@ -7,7 +7,7 @@ storage, an object store (moto) for the lake, the head of a Ray network, and the
 is a Ray worker. Both share the disk, as two machines share NFS. It needs Debian's package
 postgresql and the extras `dev` and `ray`. `--quick` runs the cheap profile. `--part NAME` only
 brings up one part with what it needs, asks it something, and takes it down again: network,
-postgres, storage or ray.
+postgres, storage, ray, or join (the entry point of the pipeline's image).
 
 What belongs here: bringing up the two machines, and comparing what is found on them with what is
 found on one. What does not: times (both "machines" share the same processors).
@@ -70,14 +70,18 @@ class Machine:
             check=True,
         ).stdout.strip()
 
+    def pids(self) -> list[int]:
+        """The machine's processes."""
+        asked = ["ip", "netns", "pids", self.name]
+        found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        return [int(pid) for pid in found.split()]
+
     def processor_s(self) -> float:
         """Processor seconds of the machine's processes and of those that they have waited for."""
-        asked = ["ip", "netns", "pids", self.name]
-        pids = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
         spent = 0.0
-        for pid in pids:
+        for pid in self.pids():
             with suppress(psutil.NoSuchProcess):
-                times = psutil.Process(int(pid)).cpu_times()
+                times = psutil.Process(pid).cpu_times()
                 spent += times.user + times.system + times.children_user + times.children_system
         return spent
 
@@ -88,7 +92,7 @@ def _ip(*arguments: str) -> None:
 
 @contextmanager
 def network() -> Iterator[tuple[Machine, Machine]]:
-    """Two machines joined by one cable, without a route to anywhere else. Removing a namespace
+    """Two machines joined by one cable that leads nowhere else. Removing a namespace
     removes its end of the cable, and with it the other.
     """
     number = os.getpid() % 100_000
@@ -102,6 +106,9 @@ def network() -> Iterator[tuple[Machine, Machine]]:
             _ip("-n", machine.name, "address", "add", f"{machine.address}/24", "dev", end)
             for device in (end, "lo"):
                 _ip("-n", machine.name, "link", "set", device, "up")
+            # Leads into the cable, where nobody forwards anything. Ray looks for the address from
+            # which it would reach the world.
+            _ip("-n", machine.name, "route", "add", "default", "dev", end)
         yield machines
     finally:
         for machine in machines:
@@ -185,6 +192,34 @@ def storage(
         }
 
 
+def _ray_start(machine: Machine, *options: str) -> list[str]:
+    """The command of a node of Ray with one processor that ends by its process id."""
+    return [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        *options,
+        f"--node-ip-address={machine.address}",
+        "--num-cpus=1",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        "--block",
+    ]
+
+
+@contextmanager
+def ray_head(machine: Machine, folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The head of a Ray network; yields its address. It asks for the token of `environment`."""
+    command = _ray_start(
+        machine,
+        *("--head", f"--port={RAY_PORT}", "--include-dashboard=false"),
+        f"--temp-dir={folder / 'ray'}",
+    )
+    log = folder / "head.log"
+    with running(machine, command, environment, log):
+        listening = f"import socket; socket.create_connection(('{machine.address}', {RAY_PORT}))"
+        _until(lambda: machine.python(listening, environment), "head of Ray", log)
+        yield f"{machine.address}:{RAY_PORT}"
+
+
 @contextmanager
 def ray_network(
     machines: tuple[Machine, Machine], folder: Path, environment: dict[str, str]
@@ -193,30 +228,18 @@ def ray_network(
     `environment`, which must hold the token.
     """
     first, second = machines
-    address = f"{first.address}:{RAY_PORT}"
-    common = ["--num-cpus=1", f"--object-store-memory={OBJECT_STORE_BYTES}", "--block"]
-    ray = str(Path(sys.executable).with_name("ray"))
-    head = [
-        *(ray, "start", "--head", f"--port={RAY_PORT}", "--include-dashboard=false"),
-        *(f"--node-ip-address={first.address}", f"--temp-dir={folder / 'ray'}", *common),
-    ]
-    worker = [
-        *(ray, "start", f"--address={address}", f"--node-ip-address={second.address}", *common),
-    ]
-    both = (
-        "import ray, time\n"
-        f"ray.init('{address}', log_to_driver=False, logging_level='ERROR')\n"
-        f"end = time.monotonic() + {PATIENCE_S}\n"
-        "while sum(node['Alive'] for node in ray.nodes()) < 2:\n"
-        "    assert time.monotonic() < end, ray.nodes()\n"
-        "    time.sleep(0.5)"
-    )
-    logs = folder / "head.log", folder / "worker.log"
-    with running(first, head, environment, logs[0]):
-        listening = f"import socket; socket.create_connection(('{first.address}', {RAY_PORT}))"
-        _until(lambda: first.python(listening, environment), "head of Ray", logs[0])
-        with running(second, worker, environment, logs[1]):
-            _until(lambda: first.python(both, environment), "second node of Ray", logs[1])
+    with ray_head(first, folder, environment) as address:
+        both = (
+            "import ray, time\n"
+            f"ray.init('{address}', log_to_driver=False, logging_level='ERROR')\n"
+            f"end = time.monotonic() + {PATIENCE_S}\n"
+            "while sum(node['Alive'] for node in ray.nodes()) < 2:\n"
+            "    assert time.monotonic() < end, ray.nodes()\n"
+            "    time.sleep(0.5)"
+        )
+        log = folder / "worker.log"
+        with running(second, _ray_start(second, f"--address={address}"), environment, log):
+            _until(lambda: first.python(both, environment), "second node of Ray", log)
             yield address
 
 
@@ -230,7 +253,8 @@ def base_environment(folder: Path) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DISABLE_MEMORY_MONITOR": "1",
+        # Ray's default of 15 leaves a worker almost nothing beside any other process.
+        "RAY_worker_niceness": "0",
     }
 
 
@@ -304,6 +328,39 @@ def whole(folder: Path, fleet: str, profile: str) -> dict[str, Any]:
     }
 
 
+def join(
+    machines: tuple[Machine, Machine], folder: Path, environment: dict[str, str]
+) -> dict[str, Any]:
+    """Let the entry point of the pipeline's image join a Ray network from the second machine: its
+    command must find the network, and its task must run on the first.
+    """
+    first, second = machines
+    with ray_head(first, folder, environment) as address:
+        ask = (
+            "import ray; ray.init('auto', log_to_driver=False, logging_level='ERROR')\n"
+            "print(ray.get(ray.remote(lambda: ray.util.get_node_ip_address()).remote()))"
+        )
+        entry = str(PROJECT_ROOT / "deploy" / "pipeline" / "join_ray.sh")
+        path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        try:
+            joined = subprocess.run(
+                [*second.inside, "/bin/sh", entry, sys.executable, "-c", ask],
+                env=environment | {"RAY_HEAD": address, "PATH": path},
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=2 * PATIENCE_S,
+                check=True,
+            )
+        finally:
+            # Without --block the node stays, as it would until a container ends.
+            left = [psutil.Process(pid) for pid in second.pids()]
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=20)
+    return {"answer": joined.stdout.strip()}
+
+
 def part(name: str, folder: Path) -> dict[str, Any]:
     """Bring one part up, ask it something, and take it down."""
     environment = base_environment(folder)
@@ -322,7 +379,7 @@ def part(name: str, folder: Path) -> dict[str, Any]:
             }
             return {
                 "first_is_reached": asked["first"] == "ConnectionRefusedError",
-                "nothing_else_is": asked["elsewhere"] == "OSError",
+                "nothing_else_is": asked["elsewhere"] in ("OSError", "TimeoutError"),
             }
         if name == "postgres":
             with postgres(first, folder) as server:
@@ -341,6 +398,8 @@ def part(name: str, folder: Path) -> dict[str, Any]:
                     "print(bytes(obstore.get(store, 'a/b').bytes()).decode())"
                 )
                 return {"answer": second.python(ask, environment | access)}
+        if name == "join":
+            return join(machines, folder, environment)
         with ray_network(machines, folder, environment) as address:
             ask = (
                 "import ray\n"
@@ -365,7 +424,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fleet", default="demo")
     parser.add_argument("--quick", action="store_true", help="the cheap profile")
-    parser.add_argument("--part", choices=("network", "postgres", "storage", "ray"))
+    parser.add_argument("--part", choices=("network", "postgres", "storage", "ray", "join"))
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("only root may make network namespaces")

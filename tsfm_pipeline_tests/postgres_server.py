@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,15 +57,14 @@ class PostgresServer:
     def make(self, password: str | None) -> None:
         """Make the data folder; with a password, nobody may connect without it.
 
-        initdb and postgres refuse to run as root, so root runs them as nobody.
+        initdb and postgres refuse to run as root, so root runs them as nobody, who must be able to
+        enter the parent folder.
         """
         self.folder.mkdir()
-        for parent in self.folder.parents:
-            if os.geteuid() == 0 and parent.is_relative_to("/tmp") and parent != Path("/tmp"):
-                parent.chmod(parent.stat().st_mode | 0o055)
         secret = self.folder.parent / "pg-password"
         secret.write_text(password or "")
         if os.geteuid() == 0:
+            self.folder.parent.chmod(0o755)
             shutil.chown(self.folder, "nobody")
         self.folder.chmod(0o700)
         login = "--auth=trust" if password is None else "--auth=scram-sha-256"
@@ -84,18 +84,20 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         options = ["-p", str(self.port), "-h", self.host, "-k", str(self.folder), "-F"]
-        self.process = subprocess.Popen(
-            [*self._as_user("postgres"), "-D", self.folder, *options],
-            cwd="/",
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        log = self.folder.parent / "postgres.log"
+        with log.open("a") as output:
+            self.process = subprocess.Popen(
+                [*self._as_user("postgres"), "-D", self.folder, *options],
+                cwd="/",
+                stdout=output,
+                stderr=output,
+            )
         ready = ["-q", "-h", self.host, "-p", str(self.port)]
         deadline = time.monotonic() + PATIENCE_S
         while subprocess.run(
             [*self.inside, self.bin_dir / "pg_isready", *ready], check=False
         ).returncode:
-            assert self.process.poll() is None, f"postgres ended with {self.process.returncode}"
+            assert self.process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -126,9 +128,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving_postgres(folder: Path, password: str | None = None) -> Iterator[PostgresServer]:
-    """A running server on 127.0.0.1, whose data lie in `folder`. Skips the test where PostgreSQL is
-    not installed.
+def serving_postgres(password: str | None = None) -> Iterator[PostgresServer]:
+    """A running server on 127.0.0.1. Skips the test where PostgreSQL is not installed.
+
+    Its data lie outside of pytest's folder, which every other run of pytest closes to other users.
     """
     bin_dir = programs()
     if bin_dir is None:
@@ -136,11 +139,12 @@ def serving_postgres(folder: Path, password: str | None = None) -> Iterator[Post
             f"there is no PostgreSQL server: no initdb on the PATH and none in {DEBIAN}; install "
             "Debian's package postgresql"
         )
-    server = PostgresServer(bin_dir, folder / "pg", free_port())
-    server.make(password)
-    server.start()
-    try:
-        yield server
-    finally:
-        if server.process is not None:
-            server.stop()
+    with tempfile.TemporaryDirectory(prefix="postgres-", dir="/tmp") as folder:
+        server = PostgresServer(bin_dir, Path(folder) / "pg", free_port())
+        server.make(password)
+        server.start()
+        try:
+            yield server
+        finally:
+            if server.process is not None:
+                server.stop()

@@ -13,5 +13,7 @@ if [ -n "${RAY_HEAD:-}" ]; then
   fi
   ray start --address "$RAY_HEAD" --num-cpus 0 --num-gpus 0 --object-store-memory 78643200 \
     --disable-usage-stats >&2
+  # What TSFM_EXECUTION__ADDRESS=auto means to Ray, whatever other networks it finds on the host.
+  export RAY_ADDRESS="$RAY_HEAD"
 fi
 exec "$@"

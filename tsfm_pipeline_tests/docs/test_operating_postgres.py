@@ -38,8 +38,8 @@ SMALL = FAST | {
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[PostgresServer]:
-    with serving_postgres(tmp_path) as server:
+def server() -> Iterator[PostgresServer]:
+    with serving_postgres() as server:
         yield server
 
 
@@ -211,7 +211,9 @@ def test_two_fleets_run_through_a_killed_daemon_and_an_outage_of_the_server(
         _wait(lambda: not killed & daemons(), "a new daemon takes over")
         assert set(states().values()) == {"STARTED"}
         third = services.daemon("third")
-        _wait(lambda: "daemon is still sending heartbeats" in services.log("third"), "a warning")
+        # Whichever of the two finds the other's heartbeat after its own writes it.
+        warning = "daemon is still sending heartbeats"
+        _wait(lambda: warning in services.log("second") + services.log("third"), "a warning")
         assert third.poll() is None, "a second daemon is not refused"
         os.killpg(third.pid, signal.SIGKILL)
         _wait(lambda: all(steps()[fleet] > before[fleet] for fleet in FLEETS), "runs go on")

@@ -29,8 +29,8 @@ Execute = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with serving_postgres(tmp_path_factory.mktemp("postgres"), PASSWORD) as server:
+def port() -> Iterator[int]:
+    with serving_postgres(PASSWORD) as server:
         yield server.port
 
 
