@@ -20,6 +20,7 @@ import yaml
 from dagster._cli.api import grpc_command
 
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline_tests.docs.pages import DOCS, commands
 
 if TYPE_CHECKING:
     from dagster_k8s import K8sRunLauncher
@@ -185,7 +186,9 @@ def test_the_pods_of_the_ray_cluster_are_valid_and_ask_for_the_token() -> None:
         assert set(worker) == RAY_CLUSTER["workerGroupSpecs"]
         assert worker["minReplicas"] <= worker["replicas"] <= worker["maxReplicas"]
     options = _ray_start_options()
-    assert set(re.findall(r"(?<= )--[a-z-]+", JOIN_RAY.read_text())) <= options
+    shown = [one for one in commands(DOCS / "scaling.md") if one.startswith("ray start")]
+    for command in (JOIN_RAY.read_text(), *shown):
+        assert set(re.findall(r"(?<= )--[a-z-]+", command)) <= options
     for group in GROUPS:
         for name, value in group["rayStartParams"].items():
             assert f"--{name}" in options, name

@@ -8,7 +8,6 @@ not: the deployment files themselves (`deploy`).
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 
@@ -71,21 +70,6 @@ def test_the_page_names_no_command_that_nobody_knows() -> None:
     assert helm.split("--namespace")[0].split("install ")[1].strip() in (
         PROJECT_ROOT / "deploy" / "kubernetes" / "dagster-values.yaml"
     ).read_text().replace("\\\n", "")
-
-
-@pytest.mark.heavy
-def test_ray_takes_the_options_of_the_page() -> None:
-    from ray.scripts.scripts import start
-
-    known = {option for parameter in start.params for option in parameter.opts}
-    used = {
-        word.split("=")[0]
-        for command in COMMANDS
-        if command.startswith("ray ")
-        for word in shlex.split(command)
-        if word.startswith("--")
-    }
-    assert used <= known
 
 
 def test_the_environment_of_two_machines_has_what_dagster_yaml_reads() -> None:
