@@ -39,6 +39,7 @@ RUN_WHOLE = {
     "your-own-fleet.md": OWN_FLEET,
     "benchmarks.md": "cli/test_benchmark_docs.py::test_every_command_of_the_page_does_what_it_says",
     "operating.md": "docs/test_operating.py::test_the_page_names_no_command_that_nobody_runs",
+    "scaling.md": "docs/test_scaling.py::test_the_page_names_no_command_that_nobody_knows",
     "serving.md": "docs/test_serving.py::test_the_page_names_no_command_that_nobody_runs",
     "runbook.md": "docs/test_serving.py::test_the_page_names_no_command_that_nobody_runs",
     "policy-search.md": "studies/policy_search/test_commands.py::test_every_command_of_the_page_does_what_it_says",

@@ -27,7 +27,6 @@ from tsfm_pipeline.evaluation.rollout import RolloutLimits
 from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.settings import CHEAP, PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
-from tsfm_pipeline_tests.postgres_server import USER, serving_postgres
 from tsfm_pipeline_tests.project import Project, environment
 
 PAGE = DOCS / "operating.md"
@@ -272,37 +271,6 @@ def test_the_instance_settings_load(tmp_path: Path) -> None:
             dg._core.definitions.run_request.InstigatorType.SENSOR
         )
         assert retention
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
-    """The address of an empty database in a server of its own."""
-    with serving_postgres(tmp_path) as port:
-        yield f"postgresql+psycopg2://{USER}@127.0.0.1:{port}/postgres"
-
-
-@pytest.mark.slow
-def test_runs_are_kept_in_postgres_with_the_configuration_of_the_page(
-    tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("dagster_postgres", reason="not installed: pip install -e '.[postgres]'")
-    (snippet,) = blocks(PAGE, "yaml")
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text(snippet.text + (PROJECT_ROOT / "dagster.yaml").read_text())
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", postgres)
-
-    @dg.job
-    def kept() -> None: ...
-
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert type(instance.run_storage).__module__.startswith("dagster_postgres")
-        run_id = kept.execute_in_process(instance=instance).run_id
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert [run.run_id for run in instance.get_runs()] == [run_id]
-    assert yaml.safe_load(snippet.text)["storage"]["postgres"]["postgres_url"] == {
-        "env": "DAGSTER_POSTGRES_URL"
-    }
 
 
 def test_the_workflow_runs_what_the_makefile_has(tmp_path: Path) -> None:

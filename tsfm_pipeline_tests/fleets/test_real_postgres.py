@@ -29,9 +29,9 @@ Execute = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with serving_postgres(tmp_path_factory.mktemp("postgres"), PASSWORD) as port:
-        yield port
+def port() -> Iterator[int]:
+    with serving_postgres(PASSWORD) as server:
+        yield server.port
 
 
 @pytest.fixture
