@@ -19,7 +19,7 @@ from tsfm_pipeline.settings import PROJECT_ROOT
 BENCHMARKS = PROJECT_ROOT / "benchmarks"
 SCRIPTS = (
     *("fleet_generation", "reading", "forecast_grid", "request_latency", "cuda", "pipeline"),
-    *("scaling", "growth", "gaps", "service", "smoothing", "ray_overhead"),
+    *("scaling", "step_memory", "gaps", "service", "smoothing", "ray_overhead"),
 )
 
 

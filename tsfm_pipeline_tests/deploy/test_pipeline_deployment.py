@@ -162,7 +162,7 @@ def _ray_start_options() -> set[str]:
 def test_the_settings_and_the_folder_are_objects_of_kubernetes() -> None:
     for stated in (CONFIG_MAP, CLAIM):
         _validate(stated)
-    known = set(Settings.model_fields) | {"lake_url", "execution"}
+    known = set(Settings.model_fields)
     for name in CONFIG_MAP["data"]:
         if name.startswith("TSFM_"):
             assert name.removeprefix("TSFM_").lower().split("__")[0] in known, name

@@ -1,20 +1,15 @@
-"""Measure how the steps grow with a fleet, and how much memory each takes where a cohort of its
-tenants carries the backtest.
+"""Measure how much memory each step takes where a cohort of a fleet's tenants carries the backtest.
 
-`python benchmarks/growth.py [--tenants 1000 3000] [--fleets 20000] [--cohort 2000] [--days 14]
-[--origins 4] [--shard-tenants 25] [--quick]` prints one JSON object:
+`python benchmarks/step_memory.py [--fleets 20000] [--cohort 2000] [--days 14] [--origins 4]
+[--shard-tenants 25] [--quick]` prints one JSON object. By size of `--fleets`, `memory` has the
+highest resident memory of each step in MiB (`step_mib`), each in a process of its own; `largest_mib`
+over the steps, and the step that took it. A process that only imports what steps need takes
+`idle_mib`.
 
-- `cpu_s_per_tenant`, `growth` and `largest_growth_of_a_sharded_table`: as `scaling.py` measures
-  them at `--tenants`, without a cohort, all steps of a size in one process.
-- `memory`, by size of `--fleets`: the highest resident memory of each step in MiB (`step_mib`),
-  each in a process of its own, with a cohort of `--cohort` tenants; `largest_mib` over the steps,
-  and the step that took it. A process that only imports what steps need takes `idle_mib`.
-
-A model that forecasts the last value and a spread replaces the real one. `--tenants` or `--fleets`
-without a value skips that part. `--quick` uses 2 origins, few configurations and, by default, 100
-and 300 tenants and a cohort of 40 of 100. Run it as `POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python
-benchmarks/growth.py`, as `scaling.py`. A fleet of 20,000 tenants over 14 days takes 6 GiB of disk
-below TMPDIR.
+A model that forecasts the last value and a spread replaces the real one. `--quick` uses 2 origins,
+few configurations and, by default, a cohort of 40 of 100 tenants. Run it as `POLARS_MAX_THREADS=1
+OMP_NUM_THREADS=1 python benchmarks/step_memory.py`, as `scaling.py`. A fleet of 20,000 tenants over
+14 days takes 6 GiB of disk below TMPDIR.
 
 What belongs here: the measurement. What does not: the stand-in and the fleet (`scaling`), the
 steps (`steps`), and time and memory of a whole run (`pipeline`).
@@ -53,7 +48,7 @@ def step_peak_mib(root: Path, settings: dict[str, Any], table: str) -> float:
 def memory(n_tenants: int, days: int, origins: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the highest memory of each step of one fleet, each in a process of its own."""
     step_mib = {}
-    with tempfile.TemporaryDirectory(prefix="growth-benchmark-") as folder:
+    with tempfile.TemporaryDirectory(prefix="memory-benchmark-") as folder:
         root = Path(folder)
         scaling.open_fleet(root, n_tenants, days, origins_per_tenant=origins, settings=settings)
         with ProcessPoolExecutor(
@@ -81,9 +76,8 @@ def memory(n_tenants: int, days: int, origins: int, settings: dict[str, Any]) ->
 def main() -> int:
     """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tenants", type=int, nargs="*", help="of the growth; default: 1000 3000")
-    parser.add_argument("--fleets", type=int, nargs="*", help="of the memory; default: 20000")
-    parser.add_argument("--cohort", type=int, help="tenants of the memory's cohort; default: 2000")
+    parser.add_argument("--fleets", type=int, nargs="*", help="sizes of fleets; default: 20000")
+    parser.add_argument("--cohort", type=int, help="tenants of the cohort; default: 2000")
     parser.add_argument("--days", type=int, default=14)
     parser.add_argument("--origins", type=int, default=4, help="requests per tenant and role")
     parser.add_argument("--shard-tenants", type=int, default=25)
@@ -92,22 +86,16 @@ def main() -> int:
     )
     options = parser.parse_args()
     quick, shard = options.quick, options.shard_tenants
-    usual = ([100, 300], [100], 40, 2) if quick else ([1000, 3000], [20_000], 2000, options.origins)
-    tenants, fleets, cohort, origins = usual
-    tenants = sorted(tenants if options.tenants is None else options.tenants)
-    fleets = sorted(fleets if options.fleets is None else options.fleets)
+    usual, cohort, origins = ([100], 40, 2) if quick else ([20_000], 2000, options.origins)
+    fleets = sorted(options.fleets or usual)
     cohort = options.cohort or cohort
     result: dict[str, Any] = {
-        "benchmark": "growth",
-        "tenants": tenants,
+        "benchmark": "step_memory",
         "cohort": cohort,
         "days": options.days,
         "origins": origins,
         "shard_tenants": shard,
     }
-    if tenants:
-        whole = scaling.settings_of(quick, shard)
-        result |= scaling.grown(tenants, options.days, origins, whole)
     drawn = scaling.settings_of(quick, shard, cohort_tenants=cohort)
     result["memory"] = {size: memory(size, options.days, origins, drawn) for size in fleets}
     print(json.dumps(result | ran_on()))
