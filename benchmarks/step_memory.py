@@ -3,7 +3,8 @@
 `python benchmarks/step_memory.py [--fleets 20000] [--cohort 2000] [--days 14] [--origins 4]
 [--shard-tenants 25] [--quick]` prints one JSON object. By size of `--fleets`, `memory` has the
 highest resident memory of each step in MiB (`step_mib`), each in a process of its own, and the
-largest of them with its step (`largest_mib`, `largest_step`). A process that only imports what steps need takes
+largest of them with its step (`largest_mib`, `largest_step`). A process that only imports what
+steps need takes
 `idle_mib`.
 
 A model that forecasts the last value and a spread replaces the real one. `--quick` uses 2 origins,
