@@ -236,6 +236,8 @@ class Fleet:
         """The number of tenants in the cohort and in the fleet; None where all are in the
         cohort.
         """
+        if self.settings.evaluation.cohort_tenants is None:
+            return None
         n_cohort = int((self.folds != OUTSIDE).sum())
         return None if n_cohort == len(self.folds) else (n_cohort, len(self.folds))
 
