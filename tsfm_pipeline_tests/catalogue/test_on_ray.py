@@ -21,8 +21,9 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.on_ray import OnRay, WorkersLostError, refuse_open_ray
 from tsfm_pipeline.catalogue.same_release import release
-from tsfm_pipeline.catalogue.shards import ShardWork, model_of, shard_work
+from tsfm_pipeline.catalogue.shards import ShardWork, shard_work
 from tsfm_pipeline.files import LakeError
+from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import PROJECT_ROOT, ExecutionSettings, Settings
 from tsfm_pipeline.steps.makers import MAKERS
@@ -182,7 +183,7 @@ def test_a_forecaster_has_as_many_threads_as_the_shard_has_cpus(
 
 
 def threads(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    return pl.DataFrame({"threads": [model_of(fleet.settings).n_threads]})
+    return pl.DataFrame({"threads": [load_forecaster("bundled").n_threads]})
 
 
 # -- refusals
