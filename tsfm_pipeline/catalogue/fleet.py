@@ -225,11 +225,10 @@ class Fleet:
 
     @cached_property
     def _cohort_by_shard(self) -> dict[int, list[int]]:
-        cohort = np.flatnonzero(self.folds != OUTSIDE)
-        numbers = cohort // self.settings.shard_tenants
-        firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        shards = np.split(cohort, firsts[1:])
-        return dict(zip(numbers[firsts].tolist(), (s.tolist() for s in shards), strict=True))
+        # The telemetry is asked for first, because it is what a new fleet lacks first.
+        shards, inside = self.shards, self.folds != OUTSIDE
+        members = {n: [t for t in shard if inside[t]] for n, shard in enumerate(shards)}
+        return {number: tenants for number, tenants in members.items() if tenants}
 
     @property
     def cohort(self) -> tuple[int, int] | None:

@@ -87,7 +87,7 @@ def test_the_image_runs_as_a_user_without_privileges_and_pins_its_base_and_extra
     assert [value for name, value in _instructions() if name == "USER"] == ["10001"]
     bases = [value.split()[0] for name, value in _instructions() if name == "FROM"]
     assert all(re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-[a-z-]+", base) for base in bases)
-    extras = re.search(r"\.whl\)\[([\w,]+)\]", IMAGE.read_text())
+    extras = re.search(r"\.whl\)\[([\w,-]+)\]", IMAGE.read_text())
     assert extras is not None
     stated = (PROJECT_ROOT / "pyproject.toml").read_text()
     for extra in extras[1].split(","):

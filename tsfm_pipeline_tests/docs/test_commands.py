@@ -89,8 +89,6 @@ COVERED = {
     "tsfm-pipeline time-r1 promote etth1-3f9c0a1b-grip": f"{R1_REPLAY}a_candidate_is_written_by_the_command_and_judged_by_the_gate",
     "tsfm-pipeline time-r1 run smoke": TIME_R1,
     "tsfm-pipeline time-r1 evaluate smoke --json": "studies/time_r1/test_r1_definitions.py::test_the_evaluation_states_every_measure_with_its_unit_and_interval",
-    "pip install 'tsfm-pipeline[object-store]'": "test_object_store.py::test_a_table_is_that_of_a_folder_to_the_byte_and_read_by_polars_and_duckdb",
-    "export TSFM_LAKE_URL=s3://bucket/folder": "test_object_store.py::test_the_url_is_a_setting_and_every_profile_has_a_lake_of_its_own",
     "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }
 """Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file

@@ -36,6 +36,9 @@ RUN_ELSEWHERE = {
     "ray start --block --address=10.0.0.1:6379": "ray",
     "dagster-webserver -w workspace.yaml -h 127.0.0.1 -p 3000": "test_operating.py",
     "dagster-daemon run -w workspace.yaml": "test_operating.py",
+    "pip install 'tsfm-pipeline[object-store]'": "test_distribution.py",
+    "export TSFM_LAKE_URL=s3://bucket/folder": "test_object_store.py",
+    "tsfm-pipeline run demo": "test_commands.py",
     "python benchmarks/two_machines.py --quick": "two_machines",
     "docker build -f deploy/pipeline/Dockerfile -t tsfm-pipeline .": "files",
     "kubectl -n dagster apply -f deploy/kubernetes/settings.yaml "

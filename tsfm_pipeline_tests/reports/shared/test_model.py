@@ -124,6 +124,8 @@ def test_the_codebook_lists_every_key_and_limits_whose_names_are_their_own() -> 
         "fleet",
         "profile",
         "scores_fingerprint",
+        "cohort_tenants",
+        "fleet_tenants",
         "n_requests",
         "<tier>_mean_loss",
         "<tier>_ratio",
