@@ -59,16 +59,23 @@ class Machine:
         return ("ip", "netns", "exec", self.name)
 
     def python(self, code: str, environment: dict[str, str]) -> str:
-        """Return what a piece of Python prints on this machine. Raises CalledProcessError."""
+        """Return what a piece of Python prints on this machine. Raises CalledProcessError with a
+        note of what it said; whoever waits for a server asks until there is none.
+        """
         command = [*self.inside, sys.executable, "-c", code]
-        return subprocess.run(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=2 * PATIENCE_S,
-            check=True,
-        ).stdout.strip()
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=2 * PATIENCE_S,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            error.add_note(error.stderr[-2000:])
+            raise
+        return done.stdout.strip()
 
     def pids(self) -> list[int]:
         """The machine's processes."""
