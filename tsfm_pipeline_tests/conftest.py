@@ -6,17 +6,20 @@ test (marks, deadlines). What does not: running anything else (`project`).
 """
 
 import fcntl
+import importlib
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests import project as projects
 from tsfm_pipeline_tests.packages import Site, installed_in
 from tsfm_pipeline_tests.project import CHECKPOINT, Project
@@ -181,3 +184,13 @@ def site(tmp_path: Path) -> Iterator[Site]:
     folder.mkdir()
     with installed_in(folder) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def scaling() -> Iterator[ModuleType]:
+    """`benchmarks/scaling.py` as a module, found as it is when it is run; its stand-in for the
+    model forecasts without weights.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROJECT_ROOT / "benchmarks"))
+        yield importlib.import_module("scaling")

@@ -5,13 +5,11 @@ What belongs here: whole chains over `benchmarks/scaling.py`'s fleet. What does 
 benchmark measures.
 """
 
-import importlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -23,8 +21,8 @@ from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.lake import Task
 from tsfm_pipeline.parts import Part
-from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.steps.makers import MAKERS
+from tsfm_pipeline_tests.counted_fleet import CountedFleet, counted_fleet
 
 pytestmark = pytest.mark.heavy
 
@@ -34,24 +32,7 @@ WITHOUT_MODEL = "tuning_losses"
 
 
 @pytest.fixture(scope="module")
-def scaling() -> Iterator[ModuleType]:
-    """The benchmark as a module, found as it is when it is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT_ROOT / "benchmarks"))
-        yield importlib.import_module("scaling")
-
-
-class Built(NamedTuple):
-    """The fleet with all of its tables, and by table, for every shard, which parts it opened of
-    which input.
-    """
-
-    fleet: Fleet
-    opened: dict[str, list[dict[str, set[str]]]]
-
-
-@pytest.fixture(scope="module")
-def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> CountedFleet:
     settings = {
         "shard_tenants": PER_SHARD,
         "search": {
@@ -65,27 +46,17 @@ def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Buil
             "cold_start_minutes": (60, 240),
         },
     }
-    fleet = scaling.open_fleet(
-        tmp_path_factory.mktemp("many-shards"),
-        N_TENANTS,
-        14,
-        origins_per_tenant=2,
-        settings=settings,
-    )
-    counting = scaling.Counting(fleet)
-    for table in TABLES:
-        scaling.make(fleet, table, counting)
-    return Built(fleet, counting.opened)
+    return counted_fleet(scaling, tmp_path_factory.mktemp("many-shards"), N_TENANTS, settings)
 
 
 @pytest.fixture
-def fleet(built: Built) -> Fleet:
+def fleet(built: CountedFleet) -> Fleet:
     return built.fleet
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_shard_opens_at_most_two_parts_of_an_input(
-    built: Built, scaling: ModuleType, table: str
+    built: CountedFleet, scaling: ModuleType, table: str
 ) -> None:
     """But for the first one, which reads for all shards of its process what every shard needs
     whole.
@@ -100,7 +71,7 @@ def test_a_shard_opens_at_most_two_parts_of_an_input(
         assert {name: len(parts) for name, parts in shard.items() if len(parts) > 2} == {}
 
 
-def test_the_parts_that_are_opened_are_the_shard_s_own(built: Built) -> None:
+def test_the_parts_that_are_opened_are_the_shard_s_own(built: CountedFleet) -> None:
     shards = built.opened["scored_forecasts"]
     for number, shard in enumerate(shards):
         for table in (

@@ -5,10 +5,7 @@ What belongs here: which tables hold whom, which parts a shard opens, and what t
 does not: who is drawn (`evaluation/test_cohort`), the quality of forecasts.
 """
 
-import importlib
-from collections.abc import Iterator
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,8 +22,8 @@ from tsfm_pipeline.reports.page.html import render_fleet_report
 from tsfm_pipeline.reports.page.markdown import summary
 from tsfm_pipeline.reports.recommendations.numbers import recommendation_report
 from tsfm_pipeline.reports.shared.files import read_report, write_report
-from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.steps.workloads import describe_manifest, tenant_manifest
+from tsfm_pipeline_tests.counted_fleet import CountedFleet, counted_fleet
 
 pytestmark = pytest.mark.heavy
 
@@ -34,25 +31,8 @@ N_TENANTS, PER_SHARD, COHORT = 30, 3, 10
 NOTE = f"The backtest covers a cohort of {COHORT} tenants, drawn from the {N_TENANTS} of the fleet"
 
 
-class Built(NamedTuple):
-    """The fleet with its tables, and by table, for every shard, which parts it opened of which
-    input.
-    """
-
-    fleet: Fleet
-    opened: dict[str, list[dict[str, set[str]]]]
-
-
 @pytest.fixture(scope="module")
-def scaling() -> Iterator[ModuleType]:
-    """The benchmark whose stand-in forecasts here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT_ROOT / "benchmarks"))
-        yield importlib.import_module("scaling")
-
-
-@pytest.fixture(scope="module")
-def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> CountedFleet:
     settings = {
         "shard_tenants": PER_SHARD,
         "search": {"candidates": ("ctx64", "ctx256", "ctx128-s1x5"), "portfolio_size": 2},
@@ -63,16 +43,11 @@ def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Buil
             "cohort_tenants": COHORT,
         },
     }
-    root = tmp_path_factory.mktemp("cohort")
-    fleet = scaling.open_fleet(root, N_TENANTS, 14, origins_per_tenant=2, settings=settings)
-    counting = scaling.Counting(fleet)
-    for table in TABLES:
-        scaling.make(fleet, table, counting)
-    return Built(fleet, counting.opened)
+    return counted_fleet(scaling, tmp_path_factory.mktemp("cohort"), N_TENANTS, settings)
 
 
 @pytest.fixture
-def fleet(built: Built) -> Fleet:
+def fleet(built: CountedFleet) -> Fleet:
     return built.fleet
 
 
@@ -115,7 +90,7 @@ def test_an_index_holds_the_tuning_tenants_of_the_cohort(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("table", [name for name in TABLES if TABLES[name].sharded])
 def test_a_shard_of_a_sparse_cohort_opens_at_most_two_parts_of_an_input(
-    built: Built, table: str
+    built: CountedFleet, table: str
 ) -> None:
     """But for the first one, which reads for all shards of its process what every shard needs
     whole.

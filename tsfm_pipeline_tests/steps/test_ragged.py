@@ -5,8 +5,7 @@ What belongs here: whole chains over the fleets of `tsfm_pipeline_tests.worn`. W
 rules of single requests (`evaluation`), and the quality of the real model's forecasts.
 """
 
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -20,7 +19,7 @@ from tsfm_pipeline.evaluation.requests import ROLES
 from tsfm_pipeline.fleets.fleet_text import fleet_yaml
 from tsfm_pipeline.fleets.inference import look_at_table
 from tsfm_pipeline.reports.headline.numbers import headline_report
-from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.evidence import validation_arrays
 from tsfm_pipeline_tests import worn
 
@@ -30,14 +29,6 @@ CANDIDATES = ("ctx64", "ctx128", "ctx256", "ctx1024", "ctx128-s1x5")
 FEW_DRAWS = {"bootstrap_draws": 200, "permutations": 100}
 """The fewest that are allowed: intervals need only be there."""
 NOT_NEEDED = ("irreducible_losses", "forecast_quality", "recommendation_scores")
-
-
-@pytest.fixture(scope="module")
-def scaling() -> Iterator[ModuleType]:
-    """The benchmark whose stand-in forecasts here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT_ROOT / "benchmarks"))
-        yield importlib.import_module("scaling")
 
 
 @pytest.fixture(scope="module")
