@@ -194,6 +194,7 @@ def _unusual(options: dict[str, Any]) -> str:
         "batch-patches": (options["batch_patches"], TrainOptions.batch_patches),
         "micro-batches": (options["micro_batches"], TrainOptions.micro_batches),
         "block-series": (options["pool"]["block_series"], PoolShape.block_series),
+        "decay-from": (options["decay_from"], TrainOptions.decay_from),
     }
     return "".join(
         f" --{name} {value}" for name, (value, usual) in values.items() if value != usual

@@ -59,6 +59,10 @@ class TrainOptions:
                 "give exactly one of steps, minutes and open_ended: the length of the run decides "
                 "its schedule"
             )
+        if not 0 <= self.decay_from < 1:
+            raise ValueError(
+                f"decay_from is {self.decay_from}; allowed: a share of the run from 0 to below 1"
+            )
         if self.corpus not in LENGTHS:
             raise ValueError(f"corpus is {self.corpus!r}; allowed: {', '.join(LENGTHS)}")
         if self.window_patches is not None and not _are_lengths(self.window_patches):

@@ -10,7 +10,8 @@ On a rented GPU, seven minutes and a file of 15 MiB to bring home:
 
     python -m tsfm_pipeline.pretraining.train --minutes 7 --corpus 3 --seed 3 \\
         --start data/checkpoints/bundled --batch-patches 65536 --micro-batches 1 \\
-        --block-series 512 --learning-rate 0.003 --folder RUN --averages averages.pt
+        --block-series 512 --learning-rate 0.003 --decay-from 0.2 --compile \\
+        --folder RUN --averages averages.pt
 """
 
 import argparse
@@ -185,6 +186,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="series per block of the pool; more for large batches on a GPU",
     )
     parser.add_argument("--learning-rate", type=float, default=TrainOptions.learning_rate)
+    parser.add_argument(
+        "--decay-from",
+        type=float,
+        default=TrainOptions.decay_from,
+        metavar="SHARE",
+        help="share of the run after which the rate falls linearly to zero",
+    )
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default=TrainOptions.optimizer)
     parser.add_argument(
         "--compile",
@@ -218,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             minutes=options.minutes,
             batch_patches=options.batch_patches,
             learning_rate=options.learning_rate,
+            decay_from=options.decay_from,
             optimizer=options.optimizer,
             start=checkpoint_digest(options.start) if options.start else None,
             corpus=options.corpus,

@@ -77,6 +77,7 @@ def test_the_averages_alone_give_the_same_release_with_the_command_to_make_it(
     run = [
         *("--steps", "2", "--corpus", "3", "--seed", "4", "--device", "cpu", "--threads", "1"),
         *("--batch-patches", "512", "--micro-batches", "1", "--block-series", "2"),
+        *("--decay-from", "0.2"),
     ]
     files = ["--folder", str(tmp_path / "run"), "--averages", str(tmp_path / "averages.pt")]
     assert main([*run, *files]) == 0
@@ -86,7 +87,10 @@ def test_the_averages_alone_give_the_same_release_with_the_command_to_make_it(
     whole = load_file(export_release(state, tmp_path / "whole") / "model.safetensors")
     for name, tensor in load_file(release / "model.safetensors").items():
         assert torch.equal(tensor, whole[name]), name
-    options = "--corpus 3 --batch-patches 512 --micro-batches 1 --block-series 2 --folder RUN1"
+    options = (
+        "--corpus 3 --batch-patches 512 --micro-batches 1 --block-series 2 --decay-from 0.2 "
+        "--folder RUN1"
+    )
     assert options in (release / "MODEL_CARD.md").read_text()
 
 
@@ -103,6 +107,8 @@ def test_length_and_batch_must_make_sense():
         TrainOptions(steps=1, batch_patches=700)
     with pytest.raises(ValueError, match="does not divide"):
         TrainOptions(steps=1, batch_patches=512, micro_batches=3)
+    with pytest.raises(ValueError, match="decay_from is 1"):
+        TrainOptions(steps=1, decay_from=1)
 
 
 def test_the_rate_warms_up_and_ends_at_zero():
