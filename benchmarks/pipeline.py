@@ -1,7 +1,7 @@
 """Measure the time and memory of the whole pipeline for N tenants, and how both grow.
 
-`python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--dtype
-bfloat16] [--keep DIR] [--quick]` prints one JSON object.
+`python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--cohort 1000]
+[--dtype bfloat16] [--keep DIR] [--quick]` prints one JSON object.
 
 Each size is the fleet `synthetic` with that many tenants, materialised in an empty folder as a user
 would (`dagster asset materialize --select '*'`). Measured are wall time, processor time (which a
@@ -199,6 +199,12 @@ def main() -> int:
     parser.add_argument("--tenants", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--origins", type=int, default=12, help="requests per tenant and role")
+    parser.add_argument(
+        "--cohort",
+        type=int,
+        metavar="TENANTS",
+        help="tenants that carry the backtest (default: all); recommendations cover every tenant",
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument(
         "--keep", type=Path, help="keep each size's tables and reports in this folder"
@@ -213,6 +219,8 @@ def main() -> int:
         ([32], 14, 3) if options.quick else (sorted(options.tenants), options.days, options.origins)
     )
     settings = {"DTYPE": options.dtype, **(QUICK_OPTIONS if options.quick else {})}
+    if options.cohort is not None:
+        settings["EVALUATION__COHORT_TENANTS"] = str(options.cohort)
     runs = [run_fleet(n, days, origins, settings, options.keep) for n in tenants]
     result = {
         "benchmark": "pipeline",
