@@ -10,6 +10,8 @@ Prints what the log says, then one JSON object: the parts of each table, and its
 
 import json
 import logging
+import resource
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.on_ray import WorkersLostError
 from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.files import LakeError
+from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.forecasts import request_targets_shard
 from tsfm_pipeline.steps.makers import MAKERS, Maker
@@ -35,6 +37,15 @@ SHARD_S = 3.0
 def slow_targets(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """Make a shard of `request_targets`, slowly."""
     time.sleep(SHARD_S)
+    return request_targets_shard(fleet, shard)
+
+
+def targets_without_room(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """Make a shard of `request_targets` in a process that may from now on write no file of more
+    than a kilobyte: to it, the disk is full.
+    """
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
     return request_targets_shard(fleet, shard)
 
 
@@ -79,7 +90,7 @@ def main() -> None:
                 force=options.get("force", False),
                 log=said,
             )
-        except (LakeError, WorkersLostError) as error:
+        except (StorageError, WorkersLostError) as error:
             found["error"] = f"{type(error).__name__}: {error}"
             break
         seconds[table] = round(time.monotonic() - started, 1)

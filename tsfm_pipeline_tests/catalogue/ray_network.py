@@ -95,6 +95,10 @@ class Network:
         """Cut the wire at the end of `b`: what `a` sends vanishes, and no connection is closed."""
         _ip("-n", self.hosts["b"], "link", "set", "wire", "down")
 
+    def mend(self) -> None:
+        """Connect the wire again."""
+        _ip("-n", self.hosts["b"], "link", "set", "wire", "up")
+
     def node(self, name: str, cpus: int = 1, **environment: str) -> None:
         """Start a Ray node on a host; the first one, on `a`, is the head."""
         head = not self.nodes

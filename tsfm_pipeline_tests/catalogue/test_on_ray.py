@@ -71,6 +71,7 @@ def start(ray: Any, tries: int = 3) -> None:
             ray.init(
                 "local",
                 num_cpus=2,
+                num_gpus=1,  # as Ray counts it; no shard of these tests touches a device
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
@@ -184,6 +185,46 @@ def test_a_forecaster_has_as_many_threads_as_the_shard_has_cpus(
 
 def threads(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     return pl.DataFrame({"threads": [load_forecaster("bundled").n_threads]})
+
+
+def test_shards_that_need_the_model_take_the_gpu_in_turns_and_keep_the_model(
+    small: Settings, node: None
+) -> None:
+    fleet = opened(small)
+    make = f"{__name__}:gpus_and_model"
+    work = shard_work(fleet.settings, FLEETS.opener, fleet, TABLE, make, needs_model=True)
+    made, said = run(fleet, work, range(3), gpus=1)
+    assert said[0] == f"{TABLE}: 3 shards go to 1 Ray nodes with 1 slots of 1 CPU, 1 GPU"
+    rows = pl.concat(take(fleet, part) for part in made)
+    assert rows["gpus"].to_list() == ["0"] * 3
+    assert rows.select("process", "model").n_unique() == 1, "loaded once, by one process"
+
+
+def test_shards_without_the_model_take_no_gpu(small: Settings, node: None) -> None:
+    fleet = opened(small)
+    (part,), said = run(fleet, work_of(fleet, f"{__name__}:gpus"), [0], gpus=1)
+    assert said[0].endswith("with 2 slots of 1 CPU")
+    assert take(fleet, part)["gpus"].to_list() == [""]
+
+
+def take(fleet: Fleet, part: Part) -> pl.DataFrame:
+    """Return what a part holds, and remove it: it is none of the table's."""
+    path = fleet.tables.path / TABLE / part.name
+    rows = pl.read_parquet(path)
+    path.unlink()
+    return rows
+
+
+def gpus(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    import ray
+
+    numbers = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+    return pl.DataFrame({"tenant": [shard[0]], "gpus": [",".join(numbers)]})
+
+
+def gpus_and_model(fleet: Fleet, shard: Sequence[int], model: Any) -> pl.DataFrame:
+    own = {"process": os.getpid(), "model": id(model)}
+    return gpus(fleet, shard).with_columns(**{name: pl.lit(one) for name, one in own.items()})
 
 
 # -- refusals

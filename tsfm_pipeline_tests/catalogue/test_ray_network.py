@@ -33,6 +33,7 @@ pytestmark = [
 ]
 
 SLOW = "tsfm_pipeline_tests.catalogue.ray_driver:slow_targets"
+FULL = "tsfm_pipeline_tests.catalogue.ray_driver:targets_without_room"
 MINI = "mini"
 FEW: dict[str, Any] = {
     "search": {
@@ -153,6 +154,40 @@ def test_a_host_that_falls_silent_for_good_costs_a_deadline(
     assert seconds < max(deadline, N_SHARDS * SHARD_S) + 2 * SHARD_S + 30, run.text
 
 
+def test_a_link_that_is_cut_for_a_minute_costs_no_shard(small: Settings, hosts: Network) -> None:
+    """Ray gives the silent host up meanwhile; a host that comes back too late changes nothing."""
+    here = as_lists(small)
+    hosts.node("a", 0)
+    hosts.node("b")
+    run = driver(small, hosts, deadline_s=45)
+    run.until("written", 2)  # by b, which makes the next one
+    hosts.cut()
+    hosts.node("a")
+    time.sleep(60)
+    hosts.mend()
+    assert run.result()["parts"][TABLE] == here
+    assert "attempt 2 of 3 follows" in run.text
+    again = hosts.driver(
+        on(small, hosts, deadline_s=45), [TABLE], fleet=NAME, make=SLOW, force=True
+    )
+    assert again.result()["parts"][TABLE] == here
+
+
+def test_a_full_disk_on_a_host_ends_the_step_by_name(small: Settings, hosts: Network) -> None:
+    """The host may write no file of more than a kilobyte."""
+    here = as_lists(small)
+    hosts.node("a", 0)
+    hosts.node("b")
+    run = hosts.driver(on(small, hosts), [TABLE], fleet=NAME, make=FULL, force=True, nodes=2)
+    error = run.result()["error"]
+    assert "no room to write" in error
+    assert "File too large" in error
+    folder = open_workspace_fleet(small, NAME).tables.path / TABLE
+    assert not list(folder.glob("*.tmp"))
+    again = hosts.driver(on(small, hosts), [TABLE], fleet=NAME, make=SLOW)
+    assert again.result()["parts"][TABLE] == here
+
+
 def test_a_driver_that_is_killed_leaves_its_finished_parts(small: Settings, hosts: Network) -> None:
     here = as_lists(small)
     hosts.node("a")
@@ -166,7 +201,7 @@ def test_a_driver_that_is_killed_leaves_its_finished_parts(small: Settings, host
         "the workers end with the driver",
         lambda: not any(hosts.processes(host, of_job) for host in hosts.hosts.values()),
     )
-    folder = open_workspace_fleet(small, NAME).tables.folder(TABLE)
+    folder = open_workspace_fleet(small, NAME).tables.path / TABLE
     assert not list(folder.glob("*.tmp"))
     again = hosts.driver(on(small, hosts), [TABLE], fleet=NAME, make=SLOW, nodes=2)
     found = again.result()
