@@ -2,10 +2,9 @@
 
 `python benchmarks/step_memory.py [--fleets 20000] [--cohort 2000] [--days 14] [--origins 4]
 [--shard-tenants 25] [--quick]` prints one JSON object. By size of `--fleets`, `memory` has the
-highest resident memory of each step in MiB (`step_mib`), each in a process of its own, and the
-largest of them with its step (`largest_mib`, `largest_step`). A process that only imports what
-steps need takes
-`idle_mib`.
+highest resident memory of each step in MiB (`step_mib`: tables, then reports), each in a process of
+its own, and the largest of them with its step (`largest_mib`, `largest_step`). A process that only
+imports what steps need takes `idle_mib`. The latency report is left out: it times the real model.
 
 A model that forecasts the last value and a spread replaces the real one. `--quick` uses 2 origins,
 few configurations and, by default, a cohort of 40 of 100 tenants. Run it as `POLARS_MAX_THREADS=1
@@ -17,18 +16,30 @@ steps (`steps`), and time and memory of a whole run (`pipeline`).
 """
 
 import argparse
+import inspect
 import json
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import scaling
 from measuring import ran_on
 
 from tsfm_pipeline.catalogue.tables import TABLES
+
+REPORTS = {
+    "headline_report": "tsfm_pipeline.reports.headline.numbers",
+    "ablation_report": "tsfm_pipeline.reports.ablation.numbers",
+    "cold_start_report": "tsfm_pipeline.reports.cold_start.numbers",
+    "sla_report": "tsfm_pipeline.reports.sla.numbers",
+    "forecast_quality_report": "tsfm_pipeline.reports.quality.numbers",
+    "recommendation_report": "tsfm_pipeline.reports.recommendations.numbers",
+}
+"""The module of each report's function, which has the report's name."""
 
 
 def peak_mib() -> float:
@@ -46,6 +57,14 @@ def step_peak_mib(root: Path, settings: dict[str, Any], table: str) -> float:
     return peak_mib()
 
 
+def report_peak_mib(root: Path, settings: dict[str, Any], report: str) -> float:
+    """Compute one report whose tables exist, and return this process's highest memory in MiB."""
+    compute = resolve_name(f"{REPORTS[report]}:{report}")
+    model = [scaling.STAND_IN] if "forecaster" in inspect.signature(compute).parameters else []
+    compute(scaling.reopened(root, settings), *model)
+    return peak_mib()
+
+
 def memory(n_tenants: int, days: int, origins: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the highest memory of each step of one fleet, each in a process of its own."""
     step_mib = {}
@@ -56,16 +75,11 @@ def memory(n_tenants: int, days: int, origins: int, settings: dict[str, Any]) ->
             1, mp_context=get_context("spawn"), max_tasks_per_child=1
         ) as processes:
             idle_mib = processes.submit(peak_mib).result()
-            for table in TABLES:
-                step_mib[table] = round(
-                    processes.submit(step_peak_mib, root, settings, table).result()
-                )
-                print(
-                    f"{n_tenants} tenants: {table} {step_mib[table]} MiB",
-                    file=sys.stderr,
-                    flush=True,
-                )
-    largest = max(step_mib, key=lambda table: step_mib[table])
+            for step in (*TABLES, *REPORTS):
+                peak = step_peak_mib if step in TABLES else report_peak_mib
+                step_mib[step] = round(processes.submit(peak, root, settings, step).result())
+                print(f"{n_tenants} tenants: {step} {step_mib[step]} MiB", file=sys.stderr)
+    largest = max(step_mib, key=lambda step: step_mib[step])
     return {
         "idle_mib": round(idle_mib),
         "step_mib": step_mib,
