@@ -23,7 +23,7 @@ from tsfm_pipeline.files import LakeError, fingerprint, write_atomically
 from tsfm_pipeline.lake import FleetLake, Lake, Task, arrays_frame
 from tsfm_pipeline.lock import FleetLockedError, FleetLostError
 from tsfm_pipeline.parts import SCHEMA_VERSION, Part
-from tsfm_pipeline.store import FolderStore
+from tsfm_pipeline.store import FolderStore, Hold
 
 SHARDS = [[0, 1], [2, 3], [4]]
 
@@ -567,3 +567,30 @@ def test_a_process_of_another_host_counts_as_living(
 def test_fleets_are_held_independently(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with Lake(tmp_path).fleet("smd").lock("run-b"):
         assert holder.poll() is None
+
+
+class CountingStore(FolderStore):
+    """A folder that counts what is written into it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.puts, self.swaps = 0, 0
+
+    def put_if_absent(self, key: str, content: bytes) -> bool:
+        self.puts += 1
+        return super().put_if_absent(key, content)
+
+    def swap(self, key: str, content: bytes | None, tag: str, hold: Hold | None = None) -> str:
+        self.swaps += 1
+        return super().swap(key, content, tag, hold)
+
+
+@pytest.mark.parametrize("n_parts", [5, 50])
+def test_a_table_of_many_parts_writes_each_part_once_and_its_record_at_most_twice(
+    tmp_path: Path, n_parts: int
+) -> None:
+    for version, swaps in (("v1", 1), ("v2", 2)):  # the second withdraws the record of the first
+        store = CountingStore(tmp_path / "demo")
+        fleet = FleetLake(store, {"numbers": version})
+        fleet.map_shards("numbers", Maker(), [[number] for number in range(n_parts)])
+        assert (store.puts, store.swaps) == (n_parts, swaps)
