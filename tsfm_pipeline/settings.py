@@ -139,11 +139,13 @@ class ExecutionSettings(BaseModel):
     deadline_s: float = Field(
         1800,
         gt=0,
-        description="seconds from the start of a shard to its next attempt on another host; set "
-        "it to a few times what the longest shard takes",
+        description="seconds from the start of a shard, or from when a slot was free for it, to "
+        "its next attempt on another host; set it to a few times what the longest shard takes",
     )
     attempts: int = Field(
-        3, ge=1, description="per shard, before the step fails; finished shards are kept"
+        3,
+        ge=1,
+        description="per shard, before the step fails; those that never started do not count",
     )
 
 
