@@ -207,7 +207,8 @@ class Settings(BaseSettings):
     lake_url: str | None = Field(
         None,
         description="an object store for the fleets' tables: s3://bucket/folder, "
-        "gs://bucket/folder or az://account/container/folder; default: the data folder",
+        "gs://bucket/folder or az://container/folder (the account is "
+        "AZURE_STORAGE_ACCOUNT_NAME); default: the data folder",
     )
     checkpoint: str = Field(
         "bundled", description="registry name or local directory of the frozen model"
@@ -251,7 +252,7 @@ class Settings(BaseSettings):
         if url and url.split("://")[0] not in OBJECT_STORES:
             raise ValueError(
                 f"{url!r} is not the URL of an object store; allowed: s3://bucket/folder, "
-                "gs://bucket/folder or az://account/container/folder"
+                "gs://bucket/folder or az://container/folder"
             )
         return url.rstrip("/") if url else None
 
