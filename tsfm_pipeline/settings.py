@@ -210,6 +210,11 @@ class Settings(BaseSettings):
         "gs://bucket/folder or az://container/folder (the account is "
         "AZURE_STORAGE_ACCOUNT_NAME); default: the data folder",
     )
+    cache_dir: Path | None = Field(
+        None,
+        description="this machine's copies of what lies at lake_url, on a disk of its own; "
+        "default: .cache in the folder of the lake",
+    )
     checkpoint: str = Field(
         "bundled", description="registry name or local directory of the frozen model"
     )
@@ -241,7 +246,7 @@ class Settings(BaseSettings):
         usual = (init_settings, env_settings, dotenv_settings, file_secret_settings)
         return (*usual, PolicySource(settings_cls))
 
-    @field_validator("data_dir", "specs_dir", "fleets_dir", "policy_file")
+    @field_validator("data_dir", "specs_dir", "fleets_dir", "cache_dir", "policy_file")
     @classmethod
     def _absolute(cls, path: Path | str | None) -> Path | str | None:
         return absolute(path) if isinstance(path, Path) else path
@@ -278,10 +283,15 @@ class Settings(BaseSettings):
 
     @property
     def lake_dir(self) -> Path:
-        """The folder of the tables; if `lake_url` is set, only that of studies' tables and of this
-        machine's copies.
+        """The folder of the tables; if `lake_url` is set, only that of studies' tables and, unless
+        `cache_dir` is set, of this machine's copies.
         """
         return self.output_dir / "lake"
+
+    @property
+    def copies_dir(self) -> Path | None:
+        """The profile's folder in `cache_dir`; None if the copies lie in the lake's folder."""
+        return None if self.cache_dir is None else self.cache_dir / "parts" / self.profile
 
     @property
     def reports_dir(self) -> Path:

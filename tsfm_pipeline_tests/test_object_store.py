@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -297,6 +298,19 @@ def test_a_container_without_an_account_is_refused_with_what_to_set(
     message = "Account must be specified.*az://container/folder with AZURE_STORAGE_ACCOUNT_NAME"
     with pytest.raises(LakeError, match=re.compile(message, re.DOTALL)):
         open_bucket("az://nobodys/here", 1.0)
+
+
+def test_copies_lie_where_the_setting_says_apart_for_every_profile(tmp_path: Path) -> None:
+    def cache(**values: Any) -> Path:
+        settings = Settings(data_dir=tmp_path / "data", lake_url="s3://tables/here", **values)
+        store = open_lake(settings).fleet("demo").store
+        assert isinstance(store, ObjectStore)
+        return store.cache
+
+    assert cache() == tmp_path / "data" / "lake" / ".cache" / "demo"
+    own = tmp_path / "own"
+    assert cache(cache_dir=own) == own / "parts" / "full" / "demo"
+    assert cache(cache_dir=own, profile="cheap") == own / "parts" / "cheap" / "demo"
 
 
 # -- the lease

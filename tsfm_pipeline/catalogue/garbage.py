@@ -51,7 +51,10 @@ def find_garbage(settings: Settings, report_days: float) -> Iterator[Garbage]:
             for member in _folders(scope):
                 yield from _unnamed_parts(Lake(scope).fleet(member.name))
     yield from _copies(lake)
-    for folder in (settings.lake_dir, settings.reports_dir, settings.output_dir / "serving"):
+    places = [settings.lake_dir, settings.reports_dir, settings.output_dir / "serving"]
+    if settings.copies_dir is not None:
+        places.append(settings.copies_dir)
+    for folder in places:
         yield from _temporary_files(folder)
     yield from _old_reports(settings, report_days)
 
@@ -109,16 +112,20 @@ def _deleting(fleet: FleetLake, table: str) -> Callable[[], int]:
 
 def _copies(lake: Lake) -> Iterator[Garbage]:
     """Yield this machine's copies of parts that no record names, or of all parts if no object store
-    is in use. They are copies: no lock is needed.
+    is in use or copies lie elsewhere now. They are copies: no lock is needed.
     """
-    for folder in _folders(lake.root / CACHE):
-        copies, fleet = FolderStore(folder), lake.fleet(folder.name)
-        for table in copies.folders():
-            named = (_named(fleet, table) if lake.url else None) or set()
-            paths = [
-                copies.file(entry.key) for entry in copies.entries(table) if entry.name not in named
-            ]
-            yield from _files("copies of parts", copies.where(table), _old(paths))
+    for cache in sorted({lake.cache, lake.root / CACHE}):
+        used = lake.url is not None and cache == lake.cache
+        for folder in _folders(cache):
+            copies, fleet = FolderStore(folder), lake.fleet(folder.name)
+            for table in copies.folders():
+                named = (_named(fleet, table) if used else None) or set()
+                paths = [
+                    copies.file(entry.key)
+                    for entry in copies.entries(table)
+                    if entry.name not in named
+                ]
+                yield from _files("copies of parts", copies.where(table), _old(paths))
 
 
 def _temporary_files(folder: Path) -> Iterator[Garbage]:

@@ -204,3 +204,7 @@ def test_parts_in_an_object_store_and_copies_of_them_are_freed(
     assert len(fleet.store.entries("numbers")) == 3
     assert len(files(desk.data / "lake" / ".cache")) == 2
     assert fleet.read("numbers").height == 2
+    monkeypatch.setenv("TSFM_CACHE_DIR", str(desk.root / "own"))
+    assert fleet.read("numbers").height == 2
+    shown = unfolded(desk.run("gc").output)
+    assert unfolded("copies of parts lake/.cache/shop/numbers 2 0.00 MiB") in shown, "left over"
