@@ -98,6 +98,14 @@ def test_the_image_runs_as_a_user_without_privileges_and_pins_its_base_and_extra
     assert JOIN_RAY.exists()
 
 
+def test_ray_is_found_by_a_login_shell_too() -> None:
+    """Debian's /etc/profile sets PATH to folders like /usr/local/bin, without the image's own."""
+    (linked,) = [value for name, value in _instructions() if value.startswith("ln -s")]
+    target, link = linked.split()[2:]
+    assert target == f"{_image_environment()['PATH'].split(':')[0]}/ray"
+    assert link == "/usr/local/bin/ray"
+
+
 @pytest.mark.slow
 def test_the_bake_command_fills_the_cache_so_that_a_second_process_compiles_nothing(
     tmp_path: Path,
@@ -168,7 +176,7 @@ def test_the_settings_and_the_folder_are_objects_of_kubernetes() -> None:
         if name.startswith("TSFM_"):
             assert name.removeprefix("TSFM_").lower().split("__")[0] in known, name
     image = _image_environment()
-    for name in ("TSFM_DATA_DIR", "OPENBLAS_CORETYPE", "RAY_AUTH_MODE"):
+    for name in ("TSFM_DATA_DIR", "OPENBLAS_CORETYPE", "RAY_AUTH_MODE", "RAY_worker_niceness"):
         assert CONFIG_MAP["data"][name] == image[name]
     made = (KUBERNETES / "settings.yaml").read_text()
     for secret, keys in SECRETS.items():
