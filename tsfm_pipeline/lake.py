@@ -34,7 +34,9 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.store import ABSENT, FolderStore, Hold, Store
 
 CACHE = ".cache"
-"""The folder of the lake with this machine's copies of what lies in an object store."""
+"""The folder of the lake with this machine's copies of what lies in an object store, unless
+`Settings.cache_dir` names another one.
+"""
 State = Literal["current", "stale", "missing", "interrupted", "damaged"]
 """How a table on disk compares with the one that is expected."""
 
@@ -63,17 +65,20 @@ def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
 
 def open_lake(settings: Settings) -> "Lake":
     """Return the lake of these settings: in the data folder, or at `lake_url`."""
-    return Lake(settings.lake_dir, settings.lake_url and f"{settings.lake_url}/{settings.profile}")
+    url = settings.lake_url and f"{settings.lake_url}/{settings.profile}"
+    return Lake(settings.lake_dir, url, settings.copies_dir)
 
 
 class Lake:
-    """All fleets' tables under one root. url: where they lie instead, in an object store; the root
-    then has copies of what this machine wrote or read, in `.cache`.
+    """All fleets' tables under one root. url: where they lie instead, in an object store. cache:
+    the folder of this machine's copies of what it wrote to or read from there; `.cache` in the root
+    by default.
     """
 
-    def __init__(self, root: Path, url: str | None = None) -> None:
+    def __init__(self, root: Path, url: str | None = None, cache: Path | None = None) -> None:
         self.root = root
         self.url = url
+        self.cache = cache or root / CACHE
 
     def fleet(self, name: str, expected: Mapping[str, str] | None = None) -> "FleetLake":
         """Return the tables of one fleet. `expected` maps a table's name to the fingerprint that
@@ -85,7 +90,7 @@ class Lake:
                 f"fleet name {name!r} would leave the lake at {self.root}; allowed: letters, "
                 "digits, - and _"
             )
-        store = ObjectStore(self.url, name, self.root / CACHE) if self.url else FolderStore(path)
+        store = ObjectStore(self.url, name, self.cache) if self.url else FolderStore(path)
         return FleetLake(store, dict(expected or {}))
 
     def fleets(self) -> list[str]:

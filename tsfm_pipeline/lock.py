@@ -144,7 +144,8 @@ def guarded(folder: Path) -> Iterator[TextIO]:
 def holder(folder: Path) -> dict[str, Any] | None:
     """Return the process that holds the fleet now (pid, run_id, since), or None."""
     try:
-        with (folder / ".guard").open() as guard, (folder / ".lock").open() as handle:
+        # NFS locks a file exclusively only for a process that has opened it for writing.
+        with (folder / ".guard").open("r+") as guard, (folder / ".lock").open("r+") as handle:
             # Under the guard, so that a run that starts meanwhile waits instead of being refused.
             fcntl.flock(guard, fcntl.LOCK_EX)
             try:

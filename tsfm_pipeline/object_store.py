@@ -220,7 +220,7 @@ def open_bucket(url: str, timeout_s: float) -> "Bucket":
     except (BaseError, ValueError, TypeError) as error:
         raise LakeError(
             f"TSFM_LAKE_URL: {url} cannot be opened: {error}; allowed: s3://bucket/folder, "
-            "gs://bucket/folder or az://account/container/folder"
+            "gs://bucket/folder or az://container/folder with AZURE_STORAGE_ACCOUNT_NAME"
         ) from error
     return opened
 

@@ -139,11 +139,13 @@ class ExecutionSettings(BaseModel):
     deadline_s: float = Field(
         1800,
         gt=0,
-        description="seconds from the start of a shard to its next attempt on another host; set "
-        "it to a few times what the longest shard takes",
+        description="seconds from the start of a shard, or from when a slot was free for it, to "
+        "its next attempt on another host; set it to a few times what the longest shard takes",
     )
     attempts: int = Field(
-        3, ge=1, description="per shard, before the step fails; finished shards are kept"
+        3,
+        ge=1,
+        description="per shard, before the step fails; those that never started do not count",
     )
 
 
@@ -205,7 +207,13 @@ class Settings(BaseSettings):
     lake_url: str | None = Field(
         None,
         description="an object store for the fleets' tables: s3://bucket/folder, "
-        "gs://bucket/folder or az://account/container/folder; default: the data folder",
+        "gs://bucket/folder or az://container/folder (the account is "
+        "AZURE_STORAGE_ACCOUNT_NAME); default: the data folder",
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="this machine's copies of what lies at lake_url, on a disk of its own; "
+        "default: .cache in the folder of the lake",
     )
     checkpoint: str = Field(
         "bundled", description="registry name or local directory of the frozen model"
@@ -238,7 +246,7 @@ class Settings(BaseSettings):
         usual = (init_settings, env_settings, dotenv_settings, file_secret_settings)
         return (*usual, PolicySource(settings_cls))
 
-    @field_validator("data_dir", "specs_dir", "fleets_dir", "policy_file")
+    @field_validator("data_dir", "specs_dir", "fleets_dir", "cache_dir", "policy_file")
     @classmethod
     def _absolute(cls, path: Path | str | None) -> Path | str | None:
         return absolute(path) if isinstance(path, Path) else path
@@ -249,7 +257,7 @@ class Settings(BaseSettings):
         if url and url.split("://")[0] not in OBJECT_STORES:
             raise ValueError(
                 f"{url!r} is not the URL of an object store; allowed: s3://bucket/folder, "
-                "gs://bucket/folder or az://account/container/folder"
+                "gs://bucket/folder or az://container/folder"
             )
         return url.rstrip("/") if url else None
 
@@ -275,10 +283,15 @@ class Settings(BaseSettings):
 
     @property
     def lake_dir(self) -> Path:
-        """The folder of the tables; if `lake_url` is set, only that of studies' tables and of this
-        machine's copies.
+        """The folder of the tables; if `lake_url` is set, only that of studies' tables and, unless
+        `cache_dir` is set, of this machine's copies.
         """
         return self.output_dir / "lake"
+
+    @property
+    def copies_dir(self) -> Path | None:
+        """The profile's folder in `cache_dir`; None if the copies lie in the lake's folder."""
+        return None if self.cache_dir is None else self.cache_dir / "parts" / self.profile
 
     @property
     def reports_dir(self) -> Path:

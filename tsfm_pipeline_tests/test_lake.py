@@ -2,6 +2,8 @@
 has one writer.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -514,6 +516,30 @@ def test_the_lock_is_let_go_after_an_error(tmp_path: Path) -> None:
         raise ValueError("step failed")
     with opened(tmp_path).lock("run-b"):
         pass
+
+
+def test_files_are_opened_as_nfs_wants_them_for_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS makes a lock of a range of bytes of it, which wants a file that was opened for writing if
+    the lock is exclusive, and for reading if it is shared (flock(2)).
+    """
+    on_a_disk = fcntl.flock
+
+    def on_nfs(file: Any, operation: int) -> None:
+        mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        wrong = {fcntl.LOCK_EX: os.O_RDONLY, fcntl.LOCK_SH: os.O_WRONLY}
+        if wrong.get(operation & ~fcntl.LOCK_NB) == mode:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        on_a_disk(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", on_nfs)
+    fleet = opened(tmp_path)
+    with fleet.lock("run-a"):
+        found = fleet.holder()
+        assert found is not None
+        assert found["run_id"] == "run-a"
+    assert fleet.holder() is None
 
 
 def test_a_holder_that_was_superseded_commits_nothing_and_says_so(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ the store cost nothing that was finished.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -21,7 +23,7 @@ from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.lake import FleetLake, Lake, open_lake
 from tsfm_pipeline.lease import LEASE, take
 from tsfm_pipeline.lock import FleetLockedError, FleetLostError
-from tsfm_pipeline.object_store import ObjectStore
+from tsfm_pipeline.object_store import ObjectStore, open_bucket
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.store import ABSENT, FolderStore, Store, SwapError
 from tsfm_pipeline_tests.s3_server import S3, Fault, serving_s3
@@ -258,6 +260,57 @@ def test_the_url_is_a_setting_and_every_profile_has_a_lake_of_its_own(tmp_path: 
     )
     with pytest.raises(ValidationError, match="allowed: s3://bucket/folder, gs://"):
         Settings(data_dir=tmp_path, lake_url="/mnt/tables")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "bucket", "folder"),
+    [
+        ("s3://tables/here", "S3Store", {"bucket": "tables"}, "here/full"),
+        ("s3://tables", "S3Store", {"bucket": "tables"}, "full"),
+        ("gs://tables/here/and", "GCSStore", {"bucket": "tables"}, "here/and/full"),
+        ("az://tables/here", "AzureStore", {"container_name": "tables"}, "here/full"),
+    ],
+)
+def test_a_url_opens_this_bucket_or_container_and_this_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    kind: str,
+    bucket: dict[str, str],
+    folder: str,
+) -> None:
+    """Nothing is asked over the network."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    lake = open_lake(Settings(data_dir=tmp_path, lake_url=url))
+    assert lake.url is not None
+    opened = open_bucket(lake.url, 1.0)
+    # Its attributes are compared one by one: obstore panics when it shows an AzureStore.
+    assert (type(opened).__name__, opened.prefix) == (kind, folder)
+    assert {name: opened.config.get(name) for name in bucket} == bucket
+
+
+def test_a_container_without_an_account_is_refused_with_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    message = "Account must be specified.*az://container/folder with AZURE_STORAGE_ACCOUNT_NAME"
+    with pytest.raises(LakeError, match=re.compile(message, re.DOTALL)):
+        open_bucket("az://nobodys/here", 1.0)
+
+
+def test_copies_lie_where_the_setting_says_apart_for_every_profile(tmp_path: Path) -> None:
+    def cache(**values: Any) -> Path:
+        settings = Settings(data_dir=tmp_path / "data", lake_url="s3://tables/here", **values)
+        store = open_lake(settings).fleet("demo").store
+        assert isinstance(store, ObjectStore)
+        return store.cache
+
+    assert cache() == tmp_path / "data" / "lake" / ".cache" / "demo"
+    own = tmp_path / "own"
+    assert cache(cache_dir=own) == own / "parts" / "full" / "demo"
+    assert cache(cache_dir=own, profile="cheap") == own / "parts" / "cheap" / "demo"
 
 
 # -- the lease

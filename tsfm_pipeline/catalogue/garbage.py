@@ -5,12 +5,14 @@ What belongs here: finding it with its bytes, and deleting it. What does not: Da
 (`defs.old_runs`), asking and showing (`cli.gc`). Nothing below `data/records` is looked at.
 
 Nothing that is younger than a day is garbage, because a process may still need it. Neither are the
-parts of a fleet that a run holds: the table that they belong to may take longer than a day.
+parts and the reports of a fleet that a run holds: the table that a part belongs to may take longer
+than a day.
 """
 
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,15 +53,17 @@ def find_garbage(settings: Settings, report_days: float) -> Iterator[Garbage]:
             for member in _folders(scope):
                 yield from _unnamed_parts(Lake(scope).fleet(member.name))
     yield from _copies(lake)
-    for folder in (settings.lake_dir, settings.reports_dir, settings.output_dir / "serving"):
+    places = [settings.lake_dir, settings.reports_dir, settings.output_dir / "serving"]
+    if settings.copies_dir is not None:
+        places.append(settings.copies_dir)
+    for folder in places:
         yield from _temporary_files(folder)
     yield from _old_reports(settings, report_days)
 
 
 def _unnamed_parts(fleet: FleetLake) -> Iterator[Garbage]:
     """Yield the parts of each table that its record does not name."""
-    holder = fleet.holder()
-    why_not = f"held by run {holder['run_id']} since {holder['since']}" if holder else ""
+    why_not = _held(fleet)
     for table in fleet.store.folders():
         found = _unnamed(fleet, table)
         if found:
@@ -71,6 +75,12 @@ def _unnamed_parts(fleet: FleetLake) -> Iterator[Garbage]:
                 _deleting(fleet, table),
                 why_not,
             )
+
+
+def _held(fleet: FleetLake) -> str:
+    """Return which run holds a fleet, or ""."""
+    holder = fleet.holder()
+    return f"held by run {holder['run_id']} since {holder['since']}" if holder else ""
 
 
 def _unnamed(fleet: FleetLake, table: str) -> list[Entry]:
@@ -109,16 +119,20 @@ def _deleting(fleet: FleetLake, table: str) -> Callable[[], int]:
 
 def _copies(lake: Lake) -> Iterator[Garbage]:
     """Yield this machine's copies of parts that no record names, or of all parts if no object store
-    is in use. They are copies: no lock is needed.
+    is in use or copies lie elsewhere now. They are copies: no lock is needed.
     """
-    for folder in _folders(lake.root / CACHE):
-        copies, fleet = FolderStore(folder), lake.fleet(folder.name)
-        for table in copies.folders():
-            named = (_named(fleet, table) if lake.url else None) or set()
-            paths = [
-                copies.file(entry.key) for entry in copies.entries(table) if entry.name not in named
-            ]
-            yield from _files("copies of parts", copies.where(table), _old(paths))
+    for cache in sorted({lake.cache, lake.root / CACHE}):
+        used = lake.url is not None and cache == lake.cache
+        for folder in _folders(cache):
+            copies, fleet = FolderStore(folder), lake.fleet(folder.name)
+            for table in copies.folders():
+                named = (_named(fleet, table) if used else None) or set()
+                paths = [
+                    copies.file(entry.key)
+                    for entry in copies.entries(table)
+                    if entry.name not in named
+                ]
+                yield from _files("copies of parts", copies.where(table), _old(paths))
 
 
 def _temporary_files(folder: Path) -> Iterator[Garbage]:
@@ -127,33 +141,44 @@ def _temporary_files(folder: Path) -> Iterator[Garbage]:
 
 
 def _old_reports(settings: Settings, report_days: float) -> Iterator[Garbage]:
-    """Yield the folders of reports whose newest file is this old, unless an earlier release's
-    records lie in them.
-    """
-    folders = [
-        *_folders(settings.reports_dir),
+    """Yield the folders of reports whose newest file is this old, and at least a day."""
+    places = [
+        (open_lake(settings), settings.reports_dir),
         *(
-            member
+            (Lake(settings.lake_dir / scope.name), scope)
             for scope in _folders(settings.reports_dir, hidden=True)
-            for member in _folders(scope)
         ),
     ]
-    for folder in folders:
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        times = [path.stat().st_mtime for path in files]
-        if not files or max(times) > time.time() - report_days * DAY_S:
-            continue
-        records = any(path.is_relative_to(folder) for path in left_behind(settings, folder.name))
-        why_not = "holds records of an earlier release; a run moves them" if records else ""
-        yield Garbage(
-            "reports", str(folder), len(files), _n_bytes(files), _removing(folder, files), why_not
-        )
+    for lake, place in places:
+        for folder in _folders(place):
+            files = _files_before(folder, report_days)
+            if not files:
+                continue
+            why_not = _held(lake.fleet(folder.name))
+            if any(path.is_relative_to(folder) for path in left_behind(settings, folder.name)):
+                why_not = "holds records of an earlier release; a run moves them"
+            delete = _removing(lake, folder, report_days)
+            yield Garbage("reports", str(folder), len(files), _n_bytes(files), delete, why_not)
 
 
-def _removing(folder: Path, files: list[Path]) -> Callable[[], int]:
+def _files_before(folder: Path, days: float) -> list[Path]:
+    """Return the files of a folder if all of them are this old, and at least a day."""
+    newest = time.time() - max(days, 1) * DAY_S
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return files if all(path.stat().st_mtime < newest for path in files) else []
+
+
+def _removing(lake: Lake, folder: Path, days: float) -> Callable[[], int]:
     def delete() -> int:
-        n_bytes = _n_bytes(files)
-        shutil.rmtree(folder)
+        """Look again under the fleet's lock: a run may have made a report meanwhile. A fleet
+        without tables has no lock, and gets none here.
+        """
+        known = folder.name in lake.fleets()
+        with lake.fleet(folder.name).lock(RUN_ID) if known else nullcontext():
+            files = _files_before(folder, days)
+            n_bytes = _n_bytes(files)
+            if files:
+                shutil.rmtree(folder)
         return n_bytes
 
     return delete

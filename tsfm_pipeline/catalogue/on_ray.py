@@ -1,8 +1,9 @@
 """Makes the shards of a table on the hosts of a Ray network.
 
 What belongs here: the connection to Ray, which shards are given to it and when again, and what is
-said about workers that are lost. What does not: what a worker does with a shard (`shards`), the
-release that it must run (`same_release`), the settings (`settings.ExecutionSettings`).
+said about workers that are lost. What does not: which attempts ought to run (`attempts`), what a
+worker does with a shard (`shards`), the release that it must run (`same_release`), the settings
+(`settings.ExecutionSettings`).
 
 Ray is imported inside functions, so that nothing else needs it. Shards are tasks: a worker's
 process keeps the member and the model from one task to the next. A task first says where it runs,
@@ -19,8 +20,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
+from tsfm_pipeline.catalogue.attempts import Attempt, Node, Started, set_clocks
 from tsfm_pipeline.catalogue.same_release import Release, refuse_another, release
 from tsfm_pipeline.catalogue.shards import ShardWork, make_shard
 from tsfm_pipeline.files import StorageError
@@ -43,43 +45,6 @@ class WorkersLostError(RuntimeError):
     """A shard was lost or overdue as often as it may be; the message says where. Another try of the
     step makes the missing shards only.
     """
-
-
-class Started(NamedTuple):
-    """What a task says first: where it runs."""
-
-    host: str
-    pid: int
-    node: str
-
-
-class Node(NamedTuple):
-    """A living node of the network: its id, its host, and how many shards run on it at a time."""
-
-    id: str
-    host: str
-    slots: int
-
-
-@dataclass(eq=False)
-class Attempt:
-    """One task of Ray that makes one shard.
-
-    started: None until the task has said where it runs. clock: when it began to count as running.
-    """
-
-    task: Task
-    avoiding: frozenset[str]
-    started: Started | None = None
-    clock: float | None = None
-    overdue: bool = False
-
-    @property
-    def where(self) -> str:
-        """The worker, for a sentence."""
-        if self.started is None:
-            return "a worker that never answered"
-        return f"{self.started.host} (process {self.started.pid})"
 
 
 class OnRay:
@@ -178,6 +143,8 @@ class _Dispatch:
     """Where the attempts at each shard were lost."""
     silent: set[str] = field(default_factory=set)
     """Nodes on which a shard is overdue; further shards avoid them if others have slots."""
+    heard: dict[str, float] = field(default_factory=dict)
+    """When each node gave its last answer."""
 
     def __post_init__(self) -> None:
         import ray
@@ -281,14 +248,16 @@ class _Dispatch:
         avoided = avoiding | self.silent
         others = [node for node in self.nodes if node.slots and node.id not in avoided]
         remote = self.remote
-        if avoided and others:
+        if not others:
+            avoided = frozenset()
+        if avoided:
             remote = remote.options(
                 label_selector={"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}
             )
         number, _ = task
         self.n_attempts[number] = self.n_attempts.get(number, 0) + 1
         answers = remote.remote(*self.arguments, task)
-        self.running[answers] = Attempt(task, avoiding)
+        self.running[answers] = Attempt(task, avoided)
 
     def _receive(self, answers: Any) -> Part | None:
         """Take the next answer of a task: where it runs, its part, or its error."""
@@ -304,7 +273,8 @@ class _Dispatch:
         attempt = self.running.get(answers)
         if attempt is None:  # forgotten since: another attempt was faster
             return None
-        self.last_event, self.patience = time.monotonic(), NO_SLOT_S
+        now = self.last_event = time.monotonic()
+        self.patience = NO_SLOT_S
         try:
             answer = ray.get(next(answers))
         except RayTaskError as error:
@@ -314,21 +284,12 @@ class _Dispatch:
         except (WorkerCrashedError, NodeDiedError, ObjectLostError):
             self._lost(answers, "was killed or its node died")
         else:
-            if isinstance(answer, Part):
-                return answer
-            self._start(attempt, answer)
+            if isinstance(answer, Started):
+                attempt.started, attempt.clock, attempt.overdue = answer, now, False
+            if attempt.started:
+                self.heard[attempt.started.node] = now
+            return answer if isinstance(answer, Part) else None
         return None
-
-    def _start(self, attempt: Attempt, started: Started) -> None:
-        """Note that an attempt runs. Ray starts shards in their order, so those that it got before
-        must run by now; one that is not heard of is on a node that is silent.
-        """
-        attempt.started, attempt.clock = started, time.monotonic()
-        for earlier in self.running.values():
-            if earlier is attempt:
-                break
-            if earlier.clock is None and earlier.avoiding == attempt.avoiding:
-                earlier.clock = attempt.clock
 
     def _own_error(self, error: Any, attempt: Attempt) -> BaseException:
         """Return the error that was raised on the worker, as it would be in this process. One that
@@ -347,7 +308,7 @@ class _Dispatch:
 
         for answers in [key for key, one in self.running.items() if one.task[0] == number]:
             attempt = self.running.pop(answers)
-            if attempt.overdue:
+            if attempt.overdue or attempt.started is None:
                 ray.cancel(answers)
         if self.n_attempts[number] > 1 or number in self.lost_on:
             self.waiting = deque(one for one in self.waiting if one[0][0] != number)
@@ -357,8 +318,10 @@ class _Dispatch:
         attempt = self.running.pop(answers)
         self._again(attempt, f"on {attempt.where} {what}")
 
-    def _again(self, attempt: Attempt, what: str) -> None:
-        """Let a shard wait for its next attempt, on another node if there is one."""
+    def _again(self, attempt: Attempt, what: str, suspects: frozenset[str] = frozenset()) -> None:
+        """Let a shard wait for its next attempt, on another node if there is one. suspects: ids of
+        the nodes that may have the attempt, if it is not known which one has it.
+        """
         number, _ = attempt.task
         self.lost_on.setdefault(number, []).append(attempt.where)
         running = (one.task[0] for one in self.running.values() if not one.overdue)
@@ -373,20 +336,29 @@ class _Dispatch:
                 "and run the step again"
             )
         self.log(f"{self._shard(number)} {what}; attempt {made + 1} of {allowed} follows")
-        node = {attempt.started.node} if attempt.started else set()
-        self.waiting.appendleft((attempt.task, attempt.avoiding | node))
+        suspects = frozenset([attempt.started.node]) if attempt.started else suspects
+        self.waiting.appendleft((attempt.task, attempt.avoiding | suspects))
 
     def _look_at_clocks(self) -> None:
         """Give out again what is overdue, and say so if nothing runs."""
         now, deadline = time.monotonic(), self.execution.deadline_s
         active = [one for one in self.running.values() if not one.overdue]
+        set_clocks(active, self.nodes, self.silent, now)
         for attempt in active:
-            if attempt.clock is not None and now - attempt.clock > deadline:
-                attempt.overdue = True
-                if attempt.started:
-                    self.silent.add(attempt.started.node)
+            if attempt.clock is None or now - attempt.clock <= deadline:
+                continue
+            attempt.overdue = True
+            if attempt.started:
+                self.silent.add(attempt.started.node)
                 self._again(attempt, f"on {attempt.where} has no part after {deadline:g} s")
-        if any(one.clock is not None for one in active):
+            else:
+                # Uses up no attempt, because other work on the network may hold its slot.
+                self.n_attempts[attempt.task[0]] -= 1
+                since = attempt.clock
+                unheard = (node.id for node in self.nodes if self.heard.get(node.id, 0) < since)
+                what = f"has not started for {deadline:g} s, though a slot should be free"
+                self._again(attempt, what, frozenset(unheard))
+        if any(one.started for one in active):
             return
         idle = now - self.last_event
         if idle > self.patience:
@@ -394,6 +366,6 @@ class _Dispatch:
             free = ", ".join(f"{node.host}: {node.slots}" for node in self.nodes) or "no node"
             self.log(
                 f"{self.work.table}: no shard has started for {idle:.0f} s: the Ray network has no "
-                f"free slot of {self._asked_text}, or its workers are still starting (slots by "
-                f"node: {free}); waiting"
+                f"free slot of {self._asked_text}, its workers are still starting, or a node does "
+                f"not answer (slots by node: {free}); waiting"
             )

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,20 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.catalogue import on_ray
+from tsfm_pipeline.catalogue.attempts import Started
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
-from tsfm_pipeline.catalogue.on_ray import OnRay, WorkersLostError, refuse_open_ray
-from tsfm_pipeline.catalogue.same_release import release
+from tsfm_pipeline.catalogue.on_ray import (
+    OnRay,
+    WorkersLostError,
+    refuse_open_ray,
+    shard_events,
+)
+from tsfm_pipeline.catalogue.same_release import Release, release
 from tsfm_pipeline.catalogue.shards import ShardWork, shard_work
 from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.forecaster import load_forecaster
+from tsfm_pipeline.lake import Task
 from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import PROJECT_ROOT, ExecutionSettings, Settings
 from tsfm_pipeline.steps.makers import MAKERS
@@ -303,6 +311,21 @@ def once(fleet: Fleet, what: str) -> bool:
     return True
 
 
+def silence(fleet: Fleet, what: str) -> None:
+    """Hold a slot until `over`. Ray does not interrupt a worker that sleeps."""
+    while not (fleet.settings.data_dir / f"{what}-over").exists():
+        time.sleep(0.1)
+
+
+@contextmanager
+def over(fleet: Fleet, what: str) -> Iterator[None]:
+    """Give the slot back at the end of a test."""
+    try:
+        yield
+    finally:
+        (fleet.settings.data_dir / f"{what}-over").touch()
+
+
 def killed_once(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     if shard[0] == 2 and once(fleet, "killed"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -316,8 +339,16 @@ def killed_always(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 def silent_once(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     if shard[0] == 2 and once(fleet, "silent"):
-        time.sleep(600)
+        silence(fleet, "silent")
     return targets(fleet, shard)
+
+
+def silent_first(work: ShardWork, wanted: Release, task: Task) -> Iterator[Started | Part]:
+    """Answer like a worker; the first one says nothing for as long as the test lasts."""
+    fleet = opened(Settings.model_validate_json(work.settings))
+    if once(fleet, "first"):
+        silence(fleet, "first")
+    yield from shard_events(work, wanted, task)
 
 
 def targets(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
@@ -345,9 +376,24 @@ def test_after_the_last_attempt_the_step_fails_with_the_hosts(small: Settings, n
 
 def test_a_shard_past_its_deadline_is_given_to_another_worker(small: Settings, node: None) -> None:
     fleet = opened(small)
-    made, said = run(fleet, work_of(fleet, f"{__name__}:silent_once"), deadline_s=8)
+    run(fleet, work_of(fleet), [0])  # a worker that has yet to start may take longer than 8 s
+    with over(fleet, "silent"):
+        made, said = run(fleet, work_of(fleet, f"{__name__}:silent_once"), deadline_s=8)
     assert sorted(made) == parts(small)
     assert any("has no part after 8 s; attempt 2 of 3 follows" in line for line in said)
+
+
+def test_a_worker_that_never_says_that_it_started_costs_a_deadline_and_no_attempt(
+    small: Settings, node: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the only shard that is left, so that no later one can start before it."""
+    fleet = opened(small)
+    monkeypatch.setattr(on_ray, "shard_events", silent_first)
+    with over(fleet, "first"):
+        made, said = run(fleet, work_of(fleet), [0], deadline_s=5, attempts=1)
+    assert made == parts(small)[:1]
+    again = "shard 1 has not started for 5 s, though a slot should be free; attempt 1 of 1 follows"
+    assert f"{TABLE}: {again}" in said
 
 
 def test_a_network_without_a_slot_is_said_to_have_none(

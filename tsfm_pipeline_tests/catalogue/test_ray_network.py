@@ -51,6 +51,8 @@ FEW: dict[str, Any] = {
 }
 SHARDED = [name for name, table in TABLES.items() if table.sharded]
 N_SHARDS = 10
+BUSY_S = 30
+"""What a machine that does other work may add to the time in which a lost host's shards are made."""
 
 
 @pytest.fixture
@@ -137,21 +139,22 @@ def test_a_host_whose_raylet_is_killed_costs_no_shard(small: Settings, hosts: Ne
 def test_a_host_that_falls_silent_for_good_costs_a_deadline(
     small: Settings, hosts: Network
 ) -> None:
-    """Ray alone waits without end for the shard that the host had."""
+    """Ray alone waits without end for the shard that the host had. All are made by the deadline and
+    the time of two shards: what is left for the other host takes less than the deadline.
+    """
     here = as_lists(small)
-    deadline = 15.0
+    deadline = N_SHARDS * SHARD_S
     hosts.node("a")
     hosts.node("b")
     run = driver(small, hosts, deadline_s=deadline)
     run.until("written", 4)  # both workers have started
     hosts.cut()
     cut = time.monotonic()
-    assert run.result()["parts"][TABLE] == here
+    run.until("written", N_SHARDS)
     seconds = time.monotonic() - cut
-    assert f"has no part after {deadline:g} s; attempt 2 of 3 follows" in run.text
-    # What is left is made on one host, then the deadline passes, then the lost shards are made.
-    # The rest is for a machine that does other work.
-    assert seconds < max(deadline, N_SHARDS * SHARD_S) + 2 * SHARD_S + 30, run.text
+    assert run.result()["parts"][TABLE] == here
+    assert seconds < deadline + 2 * SHARD_S + BUSY_S, run.text
+    assert re.search(f"(no part after|not started for) {deadline:g} s.*; attempt", run.text)
 
 
 def test_a_link_that_is_cut_for_a_minute_costs_no_shard(small: Settings, hosts: Network) -> None:

@@ -7,14 +7,23 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import dagster as dg
+import obstore
 import polars as pl
 import pytest
+import yaml
 
+from tsfm_pipeline.catalogue import garbage
+from tsfm_pipeline.catalogue.garbage import find_garbage
 from tsfm_pipeline.catalogue.records import HISTORY, LEDGER, RecordTable
 from tsfm_pipeline.defs import old_runs
 from tsfm_pipeline.lake import FleetLake, Lake
+from tsfm_pipeline.lock import FleetLockedError
+from tsfm_pipeline.object_store import open_bucket
+from tsfm_pipeline.settings import Settings
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.conftest import FAST
+from tsfm_pipeline_tests.docs.pages import DOCS, blocks
 from tsfm_pipeline_tests.s3_server import S3, serving_s3
 
 LONG_AGO = time.time() - 400 * 86_400
@@ -25,6 +34,12 @@ SHARDS = [[0], [1]]
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     return Desk(tmp_path / "desk", FAST)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    with serving_s3() as server:
+        yield server
 
 
 def make(shard: Sequence[int], factor: int = 1) -> pl.DataFrame:
@@ -145,12 +160,111 @@ def test_records_are_never_touched_nor_those_of_an_earlier_release(desk: Desk) -
     assert files(desk.data) == before
 
 
+def reported(desk: Desk, fleet: str, days: float) -> Path:
+    """Write a report of a fleet, and let it be this old."""
+    path = desk.data / "reports" / fleet / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("report")
+    os.utime(path, (time.time() - days * 86_400,) * 2)
+    return path
+
+
+def test_reports_of_today_and_those_of_a_fleet_that_is_held_stay(desk: Desk) -> None:
+    young, held = reported(desk, "young", 0.5), reported(desk, "held", 40)
+    free = reported(desk, "free", 2)
+    with opened(desk, "held").lock("a long run"):
+        done = desk.run("gc", "--reports", "0", "--delete")
+        assert done.exit_code == 1
+        assert unfolded("held by run a long run since") in unfolded(done.output)
+    assert (young.exists(), held.exists(), free.exists()) == (True, True, False)
+    assert not (desk.data / "lake" / "free").exists(), "no lock is made of a fleet without tables"
+
+
+def test_a_report_that_is_made_again_before_it_is_deleted_stays(desk: Desk) -> None:
+    made(opened(desk, "shop"))
+    path = reported(desk, "shop", 40)
+    (found,) = find_garbage(Settings(data_dir=desk.data), 30)
+    reported(desk, "shop", 0)
+    assert found.delete() == 0
+    assert path.exists()
+    reported(desk, "shop", 40)
+    with opened(desk, "shop").lock("a run"), pytest.raises(FleetLockedError):
+        found.delete()
+    assert found.delete() == len("report")
+    assert not path.exists()
+
+
+def home_with(tmp_path: Path, title: str, **replaced: str) -> Path:
+    """A DAGSTER_HOME with the logs of a block of the page; runs lie in SQLite."""
+    (shown,) = [b for b in blocks(DOCS / "operating.md", "yaml") if b.title == title]
+    stated = yaml.safe_load(shown.text)["compute_logs"]
+    stated["config"] |= replaced
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(
+        yaml.safe_dump({"telemetry": {"enabled": False}, "compute_logs": stated})
+    )
+    return home
+
+
+def spoken_run() -> str:
+    """Run a job whose one step prints something; return the run's id."""
+
+    @dg.op
+    def speak() -> None:
+        print("heard in the log")
+
+    @dg.job
+    def spoken() -> None:
+        speak()
+
+    with dg.DagsterInstance.get() as instance:
+        return spoken.execute_in_process(instance=instance).run_id
+
+
+@pytest.mark.heavy
+def test_what_old_runs_printed_is_counted_and_deleted_where_the_page_puts_it(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = tmp_path / "shared-logs"
+    monkeypatch.setenv("DAGSTER_COMPUTE_LOGS", str(logs))
+    home_with(tmp_path, "dagster.yaml")
+    run_id, other = spoken_run(), spoken_run()
+    (printed,) = (logs / run_id).rglob("*.out")
+    assert printed.stat().st_size
+    with dg.DagsterInstance.get() as instance:
+        assert printed in old_runs.files_of(instance, run_id)
+        assert not any(other in str(path) for path in old_runs.files_of(instance, run_id))
+    assert desk.run("gc", "--runs", "0").exit_code == 0
+    assert printed.exists()
+    assert desk.run("gc", "--runs", "0", "--delete").exit_code == 0
+    assert not files(logs)
+
+
+@pytest.mark.heavy
+def test_what_old_runs_printed_is_counted_and_deleted_in_s3(
+    desk: Desk, s3: S3, tmp_path: Path
+) -> None:
+    url = s3.bucket("logs-bucket")
+    home_with(
+        tmp_path, "compute_logs in S3", bucket="logs-bucket", local_dir=str(tmp_path / "staged")
+    )
+    run_id, other = spoken_run(), spoken_run()
+    with dg.DagsterInstance.get() as instance:
+        sizes = {one: old_runs.object_sizes(instance, one) for one in (run_id, other)}
+        assert len("heard in the log\n") in sizes[run_id]
+        old_runs.delete(instance, run_id)
+        assert old_runs.object_sizes(instance, run_id) == []
+        assert old_runs.object_sizes(instance, other) == sizes[other]
+    assert desk.run("gc", "--runs", "0", "--delete").exit_code == 0
+    assert not list(obstore.list(open_bucket(url, 5.0)))
+    assert not files(tmp_path / "staged")
+
+
 @pytest.mark.heavy
 def test_old_runs_of_dagster_are_deleted_with_their_files(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dagster as dg
-
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -179,18 +293,10 @@ def test_old_runs_of_dagster_are_deleted_with_their_files(
 # -- in an object store
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
-    with serving_s3() as server:
-        yield server
-
-
 @pytest.mark.heavy
 def test_parts_in_an_object_store_and_copies_of_them_are_freed(
     desk: Desk, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tsfm_pipeline.catalogue import garbage
-
     url = s3.bucket("gc-bucket")
     monkeypatch.setenv("TSFM_LAKE_URL", f"{url}/lake")
     fleet = made(Lake(desk.data / "lake", f"{url}/lake/full").fleet("shop", {"numbers": "v1"}))
@@ -204,3 +310,7 @@ def test_parts_in_an_object_store_and_copies_of_them_are_freed(
     assert len(fleet.store.entries("numbers")) == 3
     assert len(files(desk.data / "lake" / ".cache")) == 2
     assert fleet.read("numbers").height == 2
+    monkeypatch.setenv("TSFM_CACHE_DIR", str(desk.root / "own"))
+    assert fleet.read("numbers").height == 2
+    shown = unfolded(desk.run("gc").output)
+    assert unfolded("copies of parts lake/.cache/shop/numbers 2 0.00 MiB") in shown, "left over"

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from dagster._cli.api import grpc_command
 
+from tsfm_pipeline.lake import open_lake
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.docs.pages import DOCS, commands
 
@@ -97,6 +98,14 @@ def test_the_image_runs_as_a_user_without_privileges_and_pins_its_base_and_extra
     assert JOIN_RAY.exists()
 
 
+def test_ray_is_found_by_a_login_shell_too() -> None:
+    """Debian's /etc/profile sets PATH to folders like /usr/local/bin, without the image's own."""
+    (linked,) = [value for name, value in _instructions() if value.startswith("ln -s")]
+    target, link = linked.split()[2:]
+    assert target == f"{_image_environment()['PATH'].split(':')[0]}/ray"
+    assert link == "/usr/local/bin/ray"
+
+
 @pytest.mark.slow
 def test_the_bake_command_fills_the_cache_so_that_a_second_process_compiles_nothing(
     tmp_path: Path,
@@ -167,7 +176,7 @@ def test_the_settings_and_the_folder_are_objects_of_kubernetes() -> None:
         if name.startswith("TSFM_"):
             assert name.removeprefix("TSFM_").lower().split("__")[0] in known, name
     image = _image_environment()
-    for name in ("TSFM_DATA_DIR", "OPENBLAS_CORETYPE", "RAY_AUTH_MODE"):
+    for name in ("TSFM_DATA_DIR", "OPENBLAS_CORETYPE", "RAY_AUTH_MODE", "RAY_worker_niceness"):
         assert CONFIG_MAP["data"][name] == image[name]
     made = (KUBERNETES / "settings.yaml").read_text()
     for secret, keys in SECRETS.items():
@@ -227,6 +236,40 @@ def _names_what_there_is(pod: dict[str, Any]) -> None:
         for variable in container.get("env", []):
             if secret := variable.get("valueFrom", {}).get("secretKeyRef"):
                 assert secret["key"] in SECRETS[secret["name"]]
+
+
+def _volume_at(path: str, volumes: list[Any], mounts: list[Any]) -> dict[str, Any]:
+    """The volume that holds a path, without its name."""
+    within = [one for one in mounts if Path(path).is_relative_to(one["mountPath"])]
+    mount = max(within, key=lambda one: len(one["mountPath"]))
+    (volume,) = [one for one in volumes if one["name"] == mount["name"]]
+    return {key: value for key, value in volume.items() if key != "name"}
+
+
+def test_copies_of_parts_lie_in_each_pod_and_not_on_the_shared_folder() -> None:
+    """Whatever has the settings has a disk of its own for the copies."""
+    pods = [
+        (spec["volumes"], container["volumeMounts"])
+        for spec in (group["template"]["spec"] for group in GROUPS)
+        for container in spec["containers"]
+    ]
+    told = [
+        VALUES["runLauncher"]["config"]["k8sRunLauncher"],
+        *VALUES["dagster-user-deployments"]["deployments"],
+    ]
+    for one in told:
+        assert {"name": CONFIG_MAP["metadata"]["name"]} in one["envConfigMaps"]
+        pods.append((one["volumes"], one["volumeMounts"]))
+    values = CONFIG_MAP["data"]
+    settings = Settings(
+        **{name: Path(values[f"TSFM_{name.upper()}"]) for name in ("data_dir", "cache_dir")},
+        lake_url=values["TSFM_LAKE_URL"],
+    )
+    cache = str(open_lake(settings).cache)
+    claim = {"persistentVolumeClaim": {"claimName": CLAIM["metadata"]["name"]}}
+    for volumes, mounts in pods:
+        assert _volume_at(cache, volumes, mounts) == {"emptyDir": {}}
+        assert _volume_at(str(settings.records_root), volumes, mounts) == claim
 
 
 @pytest.fixture

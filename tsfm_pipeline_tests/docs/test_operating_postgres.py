@@ -13,13 +13,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
-from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
+from tsfm_pipeline.catalogue.fleet_scope import FLEETS as FLEET_SCOPE
+from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.files import sha256_of
+from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.steps.bundle import publish_bundle
+from tsfm_pipeline.steps.makers import MAKERS
+from tsfm_pipeline.steps.making import make
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
 from tsfm_pipeline_tests.postgres_server import PostgresServer, free_port, serving_postgres
@@ -30,6 +38,8 @@ BIN = Path(sys.executable).parent
 FLEETS = ("m1", "m2")
 OUTAGE_S = 30
 PATIENCE_S = 300
+TO_THE_END_S = 2400
+"""For two runs of some sixty steps each, on a machine that does other work too."""
 SMALL = FAST | {
     "SEARCH__CANDIDATES": '["ctx64", "ctx96"]',
     "SEARCH__PORTFOLIO_SIZE": "2",
@@ -43,14 +53,20 @@ def server() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def on_postgres(tmp_path: Path, server: PostgresServer) -> dict[str, str]:
-    """The variables of a process with the page's dagster.yaml and two small fleets."""
-    project = Project(tmp_path, SMALL)
+def _project(root: Path, **options: str) -> Project:
+    """A project with two small fleets."""
+    project = Project(root, SMALL | options)
     for seed, fleet in enumerate(FLEETS):
         project.add_fleet(
             fleet, kind="synthetic", tenants=6, days=4, seed=seed, origins_per_tenant=2
         )
+    return project
+
+
+@pytest.fixture
+def on_postgres(tmp_path: Path, server: PostgresServer) -> dict[str, str]:
+    """The variables of a process with the page's dagster.yaml and two small fleets."""
+    project = _project(tmp_path)
     (shown,) = [block for block in blocks(PAGE, "yaml") if block.title == "dagster.yaml"]
     present = (PROJECT_ROOT / "dagster.yaml").read_text()
     (tmp_path / "dagster_home" / "dagster.yaml").write_text(shown.text + present)
@@ -146,16 +162,36 @@ def services(on_postgres: dict[str, str]) -> Iterator[Services]:
     (started.root / "workspace.yaml").write_text(yaml.safe_dump(two))
     yield started
     for process in started.groups:
-        # With the code servers and the runs that a killed daemon left.
-        os.killpg(process.pid, signal.SIGKILL)
+        # With the code servers and the runs that a killed daemon left; they may have ended.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=60)
 
 
-def _wait(until: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def _wait(until: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not until():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s: {what}"
+        assert time.monotonic() < deadline, f"waited {patience_s} s: {what}"
         time.sleep(1)
+
+
+def _digests(settings: Settings, name: str) -> dict[str, str]:
+    """The SHA-256 of every part that the tables of a fleet have, by table and name."""
+    tables = open_workspace_fleet(settings, name).tables
+    return {
+        f"{table}/{part.name}": sha256_of(tables.path / table / part.name)
+        for table in TABLES
+        for part in tables.parts(table)
+    }
+
+
+def _made_alone(settings: Settings, name: str) -> None:
+    """Make the tables of a fleet in this process: no Dagster, no Postgres, no fault."""
+    for table, record in TABLES.items():
+        fleet = open_workspace_fleet(settings, name)
+        make(FLEET_SCOPE, fleet, record, MAKERS[table], settings)
+        if table == "search_bundle":
+            publish_bundle(fleet)
 
 
 @pytest.mark.slow
@@ -230,6 +266,16 @@ def test_two_fleets_run_through_a_killed_daemon_and_an_outage_of_the_server(
             ),
             "heartbeats after the outage",
         )
+        ended = {"SUCCESS", "FAILURE", "CANCELED"}
+        _wait(lambda: set(states().values()) <= ended, "the runs end", TO_THE_END_S)
+        assert states() == dict.fromkeys(FLEETS, "SUCCESS")
     written = list((services.root / "shared-logs").rglob("*.err"))
     assert len(written) >= sum(before.values())
     assert [path.name for path in Path(on_postgres["DAGSTER_HOME"]).iterdir()] == ["dagster.yaml"]
+    through_all_faults = Project(services.root, SMALL | {"PROFILE": "cheap"}).settings
+    alone = _project(services.root / "alone", PROFILE="cheap").settings
+    for fleet in FLEETS:
+        _made_alone(alone, fleet)
+        made = _digests(through_all_faults, fleet)
+        assert made == _digests(alone, fleet)
+        assert {name.partition("/")[0] for name in made} == set(TABLES)

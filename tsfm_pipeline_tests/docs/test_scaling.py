@@ -83,6 +83,9 @@ def test_the_environment_of_two_machines_has_what_dagster_yaml_reads() -> None:
     ]
     assert set(re.findall(r"env: (\w+)", instance.text)) <= set(stated)
     assert stated["RAY_AUTH_MODE"] == "token"
+    by_hand = re.search(r'^RAY_worker_niceness: "(\d+)"', TEXT, re.MULTILINE)
+    assert by_hand is not None
+    assert stated["RAY_worker_niceness"] == by_hand[1]
 
 
 def test_tokens_and_operations_are_those_of_the_code() -> None:

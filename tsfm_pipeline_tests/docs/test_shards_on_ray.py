@@ -43,7 +43,8 @@ def test_the_sentences_of_the_log_are_those_of_the_code() -> None:
         "was killed or its node died",
         "had no memory left, and the worker was ended",
         "has no part after",
-        "or its workers are still starting",
+        "though a slot should be free",
+        "its workers are still starting, or a node does not answer",
         "runs another release than the run",
         "finished shards are kept",
     ):
