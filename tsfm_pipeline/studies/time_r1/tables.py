@@ -28,7 +28,7 @@ PLAIN, DRAFTED = "sft_plain", "sft_draft"
 """Variants of supervised training: prompts without a draft, and with one."""
 GRIP, GRPO, MORE_SFT = "grip", "grpo", "sft_more"
 """Variants of what follows it. `grpo` learns from as many rollouts as `grip` samples, and
-`sft_more` reads as many tokens."""
+`sft_more` reads as many tokens as `grip` cost."""
 MORE_SFT_LOSSES = ("objective", "template", "think", "number")
 """What `grip_run` holds of each validation of `sft_more`, which has losses and no rewards."""
 
