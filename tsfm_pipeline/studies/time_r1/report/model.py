@@ -52,6 +52,7 @@ class MethodRow(Figures):
     nrmse: Estimate = _measure("nrmse")
     mase: Estimate = _measure("mase")
     wql: Estimate = _measure("wql")
+    n_left_out: int = item("count", "further windows, left out for values that were not observed")
 
 
 class ComparisonRow(Figures):

@@ -71,7 +71,8 @@ def methods(report: SlowThinkingReport, question: Question) -> Table:
     if rows:
         caption += (
             f": {whole(rows[0].n_windows)} windows, {whole(rows[0].n_channels)} channels, "
-            f"{whole(rows[0].n_origins)} origins"
+            f"{whole(rows[0].n_origins)} origins; {whole(rows[0].n_left_out)} windows left out for "
+            "values that were not observed"
         )
     slow = frozenset(i for i, row in enumerate(rows) if row.method == SLOW_THINKING)
     return Table(caption, columns, cells, emphasised=slow)
