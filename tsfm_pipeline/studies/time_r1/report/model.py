@@ -203,7 +203,10 @@ class SlowThinkingReport(Figures):
     confidence: Number = item("share", "of every interval")
     n_draws: int = item("count", "draws of the two-way bootstrap")
     seed: int = item("number", "of the run")
-    exact_kl: Estimate = item("nats per token", "KL divergence to the reference, held-out prompts")
+    exact_kl: Estimate = item(
+        "nats per token",
+        "KL divergence to the reference over the tokens of the answer, held-out prompts",
+    )
     k3: Estimate = item("nats per token", "the same, estimated by k3")
     n_prompts: int = item("count", "held-out prompts of the two")
     table_methods: tuple[MethodRow, ...] = table()

@@ -178,7 +178,7 @@ def _warm_up(report: SlowThinkingReport) -> Section:
 def _form(report: SlowThinkingReport) -> Section:
     section = Section("form", "Form", "Can its answers be read?")
     section.answer = training_words.failures_sentence(report)
-    section.notes = [words.form_line(report)]
+    section.notes = [words.form_line(report), words.KL_NOTE]
     section.show(tables.parsing(report), tables.divergence(report))
     return section
 

@@ -194,7 +194,11 @@ def divergence(report: SlowThinkingReport) -> Table:
         )
         if math.isfinite(estimate.figure)
     )
-    columns = ("KL divergence from the reference", "held-out prompts", "nats per token")
+    columns = (
+        "KL divergence from the reference",
+        "held-out prompts",
+        "nats per token of the answer",
+    )
     return Table("Distance from the policy before GRIP", columns, cells)
 
 

@@ -61,6 +61,14 @@ GATE_NOTE = (
     "lower error of the two in each window; it shows what a perfect gate would gain and cannot be "
     "had."
 )
+KL_NOTE = (
+    "The divergence is measured after a given reason, as slow thinking asks: it covers the numbers "
+    "of the answer and the tag that closes it, and no word of a reason."
+)
+CHECKS = (
+    "Each data set is compared with its description, and its values and training windows with its "
+    "file or telemetry, read again by another reader: mean, standard deviation and deciles."
+)
 CHOICE = "Nothing was chosen on test windows: neither weights, nor steps, nor the gate's rule."
 
 
@@ -144,7 +152,7 @@ def form_line(report: SlowThinkingReport) -> str:
         return f"{said} The KL divergence was not measured."
     return (
         f"{said} Exact KL divergence from the reference: {interval(*report.exact_kl)} nats per "
-        "token."
+        "token of the answer."
     )
 
 

@@ -183,11 +183,16 @@ def test_what_further_passes_add_is_a_row_and_a_sentence(won: SlowThinkingReport
     assert cells[1] in words.passes_sentence(won)
 
 
-def test_the_distance_is_told_exactly_and_by_its_estimate(won: SlowThinkingReport) -> None:
+def test_the_distance_is_told_exactly_and_by_its_estimate(
+    won: SlowThinkingReport, page: str
+) -> None:
     rows = tables.divergence(won).rows
     assert [row[0].split()[0] for row in rows] == ["exact", "estimated"]
     assert rows[0][1:] == ("30", interval(*won.exact_kl))
     assert rows[1][2] == interval(*won.k3)
+    assert words.KL_NOTE in read(page).texts
+    for text in (words.form_line(won), *tables.divergence(won).columns, bars(won)[4].asked):
+        assert "nats per token" not in text or "nats per token of the answer" in text
 
 
 def test_no_sentence_calls_anything_better(
