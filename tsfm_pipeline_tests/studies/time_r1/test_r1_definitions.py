@@ -66,7 +66,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def experiment(settings: Settings) -> Experiment:
     """The shipped recipe `smoke` after a run of its job."""
     job = build_definitions(settings).resolve_job_def("slow_thinking")
-    assert job.execute_in_process(partition_key=SMOKE).success
+    done = job.execute_in_process(partition_key=SMOKE)
+    assert done.success
+    checks = {each.check_name: each.passed for each in done.get_asset_check_evaluations()}
+    assert checks["data_as_described"]
     return SCOPE.open(settings, SMOKE)
 
 

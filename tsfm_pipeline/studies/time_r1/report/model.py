@@ -180,6 +180,8 @@ class DataSetRow(Figures):
     role: str = item("", "what it was used for; empty if it was not used")
     licence: str = item("", "its licence")
     note: str = item("", "why it was not used, or what a reader must know")
+    pinned: bool = item("true or false", "whether its content is known by a digest or a seed")
+    problems: tuple[str, ...] = item("", "what the checks of schema and drift found")
 
 
 class SlowThinkingReport(Figures):

@@ -193,7 +193,7 @@ def _cost(report: SlowThinkingReport) -> Section:
 def _data(report: SlowThinkingReport) -> Section:
     section = Section("data", "Data", "Which data were used, and how is this repeated?")
     section.answer = words.data_sentence(report)
-    section.notes = [words.CHOICE]
+    section.notes = [words.checks_sentence(report), words.CHOICE]
     section.commands = COMMAND.format(recipe=report.recipe)
     section.show(tables.data_sets(report))
     return section

@@ -205,10 +205,17 @@ def divergence(report: SlowThinkingReport) -> Table:
 def data_sets(report: SlowThinkingReport) -> Table:
     """Return the data sets that were used, and those that were not."""
     cells = tuple(
-        (row.name, row.title, row.role or "not used", row.licence, row.note)
+        (
+            row.name,
+            row.title,
+            row.role or "not used",
+            "pinned" if row.pinned else "not pinned",
+            row.licence,
+            "; ".join((*row.problems, *([row.note] if row.note else []))),
+        )
         for row in report.table_data_sets
     )
-    columns = ("data set", "what it is", "used for", "licence", "note")
+    columns = ("data set", "what it is", "used for", "content", "licence", "note")
     return Table("Data sets", columns, cells, frozenset(range(len(columns))))
 
 

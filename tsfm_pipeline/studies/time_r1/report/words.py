@@ -299,6 +299,18 @@ def data_sentence(report: SlowThinkingReport) -> str:
     return f"Data sets used: {used} of {len(report.table_data_sets)}. {said}"
 
 
+def checks_sentence(report: SlowThinkingReport) -> str:
+    """Say what the checks of schema and drift found, and which data sets are not pinned."""
+    used = [row for row in report.table_data_sets if row.role]
+    problems = [problem for row in used for problem in row.problems]
+    said = f"The checks found: {'; '.join(problems)}." if problems else "The checks found nothing."
+    unpinned = [row.name for row in used if not row.pinned]
+    known = "Every data set that was used is pinned by a digest or a seed."
+    if unpinned:
+        known = f"Not pinned, because no digest is known: {names_text(unpinned)}."
+    return f"{CHECKS} {said} {known}"
+
+
 def statistics_note(report: SlowThinkingReport) -> str:
     """Say where the intervals come from."""
     return (

@@ -222,6 +222,38 @@ def test_bars_are_judged_by_their_figures(
     assert {bar.met for bar in bars(empty(won))} == {None}
 
 
+def test_checks_of_the_data_are_told_with_what_is_not_pinned(
+    won: SlowThinkingReport, page: str
+) -> None:
+    said = words.checks_sentence(won)
+    assert "The checks found nothing. Every data set that was used is pinned" in said
+    assert said in read(page).texts
+    made, wind = won.table_data_sets
+    drifted = made.model_copy(update={"pinned": False, "problems": ("the mean changed",)})
+    report = won.model_copy(update={"table_data_sets": (drifted, wind)})
+    said = words.checks_sentence(report)
+    assert "The checks found: the mean changed." in said
+    assert "Not pinned, because no digest is known: made." in said
+    (row, _) = tables.data_sets(report).rows
+    assert row[3] == "not pinned"
+    assert row[-1] == "the mean changed"
+
+
+def test_only_requests_of_128_steps_judge_the_latency(won: SlowThinkingReport) -> None:
+    def judged(horizon: int, p95_ms: float) -> tuple[bool | None, str]:
+        (slow,) = (row for row in won.table_costs if row.method == SLOW_THINKING)
+        costs = (slow.model_copy(update={"p95_ms": p95_ms}),)
+        report = won.model_copy(update={"horizon": horizon, "table_costs": costs})
+        (bar,) = (bar for bar in bars(report) if bar.asked.startswith("Latency of a request of"))
+        return bar.met, bar.measured
+
+    assert judged(128, 460.0) == (True, "460 ms")
+    assert judged(128, 1501.0)[0] is False
+    for horizon in (8, 24, 96):
+        assert judged(horizon, 460.0) == (None, f"460 ms with {horizon} steps")
+        assert judged(horizon, 9000.0)[0] is None
+
+
 def test_missing_data_sets_are_named(won: SlowThinkingReport, page: str) -> None:
     assert words.data_sentence(won) == "Data sets used: 1 of 2. Missing: wind."
     assert "not on this machine" in page
