@@ -88,6 +88,7 @@ COVERED = {
     "tsfm-pipeline time-r1 checkpoints": f"{R1_REPLAY}a_promoted_checkpoint_is_in_use_until_another_one_is_promoted",
     "tsfm-pipeline time-r1 promote etth1-3f9c0a1b-grip": f"{R1_REPLAY}a_candidate_is_written_by_the_command_and_judged_by_the_gate",
     "tsfm-pipeline time-r1 run smoke": TIME_R1,
+    "tsfm-pipeline time-r1 train-base base --steps 2786": "studies/time_r1/test_r1_base_training.py::test_the_command_of_the_card_writes_the_bytes_again",
     "tsfm-pipeline time-r1 evaluate smoke --json": "studies/time_r1/test_r1_definitions.py::test_the_evaluation_states_every_measure_with_its_unit_and_interval",
     "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }

@@ -46,8 +46,14 @@ NUMBER on held-out windows during the run:
 {curve}
 
 ## Again
-`train_base(folder, BaseOptions(**options))` with these options gives the same bytes, on one kind
-of machine:
+The same bytes, on one kind of machine:
+
+```console
+$ tsfm-pipeline time-r1 train-base {name} --steps {steps}
+```
+
+The command takes the defaults of `BaseOptions`. This base was trained with these options, of which
+`train_base(folder, BaseOptions(**options))` takes any others:
 
 ```json
 {options}

@@ -215,16 +215,30 @@ def promote_command(
 @application.command("train-base")
 def train_base_command(
     folder: Annotated[Path, typer.Argument(help="where the checkpoint and the state are kept")],
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="updates of the whole training: equal ones give equal bytes"),
+    ] = None,
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="processor time of the whole training, in minutes")
-    ],
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="processor time of the whole training, in minutes; without --steps it decides how "
+            "many updates there are, which depends on the machine",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads; they do not change a bit")] = 1,
 ) -> None:
-    """Train the base of the own policy on the synthetic corpus, or go on with its training."""
+    """Train the base of the own policy on the synthetic corpus, or go on with its training. Its
+    length is given by --steps, by --minutes, or by whichever of them is reached first.
+    """
+    if steps is None and minutes is None:
+        raise typer.BadParameter("give --steps or --minutes: one of them must end the training")
     with plain_errors():
         from tsfm_pipeline.studies.time_r1.base_training import BaseOptions, train_base
 
-        result = train_base(folder, BaseOptions(), 60 * minutes, threads)
+        budget_s = None if minutes is None else 60 * minutes
+        result = train_base(folder, BaseOptions(steps=steps), budget_s, threads)
     say(f"{result.step} updates, {result.tokens} tokens, {result.cpu_s / 60:.1f} minutes")
     if result.finished:
         say(str(folder), "green")

@@ -9,6 +9,8 @@ which is in the other modules of this package.
 The location is separate from the fleets' graph so that materialising `*` there trains nothing.
 """
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from tsfm_pipeline.defs.materialise import OWNERS, holding
@@ -19,7 +21,15 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.scope import SCOPE
 from tsfm_pipeline.studies.time_r1.tables import EVALUATED, MAKERS, RECIPE, REPORTS, TABLES
 
+if TYPE_CHECKING:
+    from tsfm_pipeline.studies.time_r1.report.model import SlowThinkingReport
+
 REPORT = "slow_thinking_report"
+AS_DESCRIBED = "data_as_described"
+CHECKED = (
+    "Every data set is as its description says, and neither its values nor its training windows "
+    "differ from its file or telemetry."
+)
 
 
 def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
@@ -30,7 +40,8 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         owners=OWNERS,
         deps=[*TABLES],
         kinds={"json", "matplotlib", "html"},
-        code_version="1",
+        code_version="2",
+        check_specs=[dg.AssetCheckSpec(AS_DESCRIBED, asset=REPORT, description=CHECKED)],
     )
     def slow_thinking_report(
         context: dg.AssetExecutionContext, workspace: Workspace
@@ -49,9 +60,21 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata=report_metadata(summary(report), answer, page, drawn),
             data_version=dg.DataVersion(experiment.tables.expected[EVALUATED]),
+            check_results=[as_described(report)],
         )
 
     return slow_thinking_report
+
+
+def as_described(report: "SlowThinkingReport") -> dg.AssetCheckResult:
+    """Return the result of the check of the data sets; what it finds only warns."""
+    problems = {row.name: list(row.problems) for row in report.table_data_sets if row.problems}
+    return dg.AssetCheckResult(
+        check_name=AS_DESCRIBED,
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"problems": dg.MetadataValue.json(problems)},
+    )
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
+    "jinja2",
+    "numba",
     "numpy",
     "peft",
     "polars",
     "safetensors",
+    "scikit-learn",
     "scipy",
     "tokenizers",
     "torch",

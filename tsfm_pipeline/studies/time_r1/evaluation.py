@@ -198,6 +198,7 @@ def _row(case: Case, method: str, draws: int, seed: int) -> Row:
         "n_floored": n_floored,
         "n_failed": failed,
         **ratios.columns(windows, draws, seed),
+        "n_left_out": windows.left_out,
     }
 
 

@@ -68,5 +68,11 @@ EVALUATED: tuple[Column, ...] = (
         for column in with_limits(name, meaning, unit)
     ),
     *_paired(),
+    Column(
+        "n_left_out",
+        INT64,
+        "further windows of this set, left out because values in them were not observed",
+        "count",
+    ),
 )
 EVALUATION_SCHEMA = pl.Schema({column.name: column.dtype for column in EVALUATED})

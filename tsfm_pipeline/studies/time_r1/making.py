@@ -12,11 +12,14 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.scopes import schema_of
+from tsfm_pipeline.studies.time_r1.datasets import DataSet
 from tsfm_pipeline.studies.time_r1.drafts import Drafts, make_drafts
 from tsfm_pipeline.studies.time_r1.quality import drift_problems, facts_of, schema_problems
+from tsfm_pipeline.studies.time_r1.raw_values import raw_values
 from tsfm_pipeline.studies.time_r1.samples import make_samples, usable_rows
 from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
-from tsfm_pipeline.studies.time_r1.splits import Part
+from tsfm_pipeline.studies.time_r1.sources import Series
+from tsfm_pipeline.studies.time_r1.splits import Part, windows_of
 from tsfm_pipeline.studies.time_r1.tables import (
     CANDIDATES,
     DRAFTED,
@@ -55,7 +58,7 @@ def data_set_facts(experiment: Experiment) -> pl.DataFrame:
             rows.append({**known, "is_present": False})
             continue
         series = experiment.series(name)
-        problems = [*schema_problems(series, spec), *_drift(experiment, name)]
+        problems = [*schema_problems(series, spec), *_drift(experiment, series, spec)]
         rows += [
             {
                 **known,
@@ -73,21 +76,25 @@ def data_set_facts(experiment: Experiment) -> pl.DataFrame:
     return frame(experiment, FACTS, rows)
 
 
-def _drift(experiment: Experiment, name: str) -> tuple[str, ...]:
-    """Return what changed between the rows of a training part and the targets of windows that
-    cover it without overlap.
+def _drift(experiment: Experiment, series: Series, spec: DataSet) -> list[str]:
+    """Return what changed from the source, read again in another way, to the series, and to what
+    training windows show and ask for. The corpus lies nowhere: only its windows are compared, with
+    its series.
     """
-    recipe, series = experiment.recipe, experiment.series(name)
-    windows = experiment.windows(name, "train", most=series.values.size)
-    problems: list[str] = []
-    for number, channel in enumerate(series.channels):
-        own = [row for row, of in enumerate(windows.channels) if of == channel]
-        if own:
-            origins = windows.origins[own]
-            rows = (origins[:, None] + 1 + np.arange(recipe.horizon)).reshape(-1, 1)
-            raw = series.values[rows[:, 0], number][:, None]
-            problems += drift_problems(raw, windows.truth[own].reshape(-1, 1), (channel,))
-    return tuple(problems)
+    recipe, again = experiment.recipe, raw_values(spec, experiment.settings, series.channels)
+    raw = series.values if again is None else again
+    problems = [*drift_problems(raw, series.values, series.channels)]
+    if not problems:
+        windows = windows_of(series, "train", recipe.look_back, recipe.horizon)
+        steps = np.arange(1 - recipe.look_back, 1 + recipe.horizon)
+        of_channel = np.array(windows.channels)
+        for number, channel in enumerate(series.channels):
+            own = windows.at(np.flatnonzero(of_channel == channel))
+            if len(own):
+                shown = np.concatenate([own.history, own.truth], axis=1).reshape(-1, 1)
+                rows = (own.origins[:, None] + steps).reshape(-1)
+                problems += drift_problems(raw[rows, number, None], shown, (channel,))
+    return [f"data set {series.data_set!r}, {problem}" for problem in problems]
 
 
 def sft_candidates(experiment: Experiment, forecaster: "FrozenForecaster") -> pl.DataFrame:

@@ -68,7 +68,7 @@ def sft_adapter(experiment: Experiment) -> pl.DataFrame:
     for variant in (PLAIN, DRAFTED):
         folder = _work(experiment, SFT, variant)
         policy = starting_policy(experiment.profile)
-        _, result = _warmed_up(experiment, policy, variant, folder, epochs=None)
+        _, result = _warmed_up(experiment, policy, variant, folder)
         rows.append(
             {
                 "variant": variant,
@@ -87,22 +87,24 @@ def sft_adapter(experiment: Experiment) -> pl.DataFrame:
 
 
 def _warmed_up(
-    experiment: Experiment, policy: LanguagePolicy, variant: str, folder: Path, epochs: int | None
+    experiment: Experiment,
+    policy: LanguagePolicy,
+    variant: str,
+    folder: Path,
+    steps: int | None = None,
 ) -> tuple[LanguagePolicy, WarmUpResult]:
     profile = experiment.profile
-    options = profile.warm_up
-    if epochs is not None:
-        options = options.model_copy(update={"epochs": epochs})
     return warm_up(
         policy,
         _texts(experiment, variant, "train"),
         _texts(experiment, variant, "validation"),
         number_ids() if profile.codec == "number" else range(0),
         profile.lora,
-        options,
+        profile.warm_up,
         folder,
         experiment.recipe.seed,
         torch.get_num_threads(),
+        steps,
     )
 
 
@@ -168,13 +170,16 @@ def _tokens(result: GripResult, options: GripOptions, prompt: float) -> int:
 
 
 def _more(experiment: Experiment, sft: pl.DataFrame, n_tokens: int, folder: Path) -> Row:
-    """Go on with supervised training for as many tokens as GRIP cost, in whole epochs."""
+    """Go on with supervised training for as many tokens as GRIP cost, to within half an update of
+    an average batch; for one update where GRIP cost less.
+    """
     policy = supervised(experiment, sft, DRAFTED)
     texts = _texts(experiment, DRAFTED, "train")
     encoded = policy.tokenizer([" ".join(pair) for pair in zip(*texts, strict=True)])["input_ids"]
-    per_epoch = UPDATE_COST * sum(map(len, encoded))
-    epochs = max(1, round(n_tokens / per_epoch))
-    _, result = _warmed_up(experiment, policy, DRAFTED, folder, epochs)
+    per_epoch = math.ceil(len(encoded) / experiment.profile.warm_up.batch)
+    per_step = UPDATE_COST * sum(map(len, encoded)) / per_epoch
+    steps = max(1, round(n_tokens / per_step))
+    _, result = _warmed_up(experiment, policy, DRAFTED, folder, steps)
     losses = [[each.get(name, math.nan) for name in MORE_SFT_LOSSES] for each in result.validations]
     return {
         "variant": MORE_SFT,
@@ -182,7 +187,7 @@ def _more(experiment: Experiment, sft: pl.DataFrame, n_tokens: int, folder: Path
         "validated": [int(each["step"]) for each in result.validations],
         "validation": losses,
         "best_step": result.best_step,
-        "n_tokens": epochs * per_epoch,
+        "n_tokens": round(len(result.history) * per_step),
         "files": stored(folder),
         "cpu_s": None,
     }

@@ -14,12 +14,14 @@ import numpy as np
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.making import make
 from tsfm_pipeline.studies.time_r1 import methods
+from tsfm_pipeline.studies.time_r1.quality import problems_of
 from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
 from tsfm_pipeline.studies.time_r1.tables import (
     ANSWERS,
     COSTS,
     DRAFTED,
     EVALUATED,
+    FACTS,
     GRIP,
     GRPO,
     MAKERS,
@@ -51,6 +53,10 @@ def run_recipe(settings: Settings, name: str, log: Log = lambda _: None) -> Path
     with experiment.tables.lock(experiment.run_id):
         for table in TABLES.values():
             make(SCOPE, experiment, table, MAKERS[table.name], settings, log=log)
+            if table.name == FACTS:
+                for problems in problems_of(experiment.tables.read(FACTS)).values():
+                    for problem in problems:
+                        log(f"check failed: {problem}")
         return finish(experiment)[1]
 
 
@@ -138,7 +144,7 @@ def _evidence(experiment: Experiment) -> "Evidence":
         parsing=Parsing(**checks["parsing"]),
         divergence=Divergence(*(np.array(checks["divergence"][name]) for name in ("exact", "k3"))),
         costs=tuple(Cost(**row, training_cpu_s=runs[GRIP]["cpu_s"]) for row in costs),
-        data_sets=_data_sets(experiment),
+        data_sets=data_set_notes(experiment),
         draws=recipe.draws,
         seed=recipe.seed,
     )
@@ -183,10 +189,12 @@ def reinforced(experiment: Experiment) -> "tuple[Curve, ...]":
     )
 
 
-def _data_sets(experiment: Experiment) -> "tuple[DataSetNote, ...]":
+def data_set_notes(experiment: Experiment) -> "tuple[DataSetNote, ...]":
+    """Return what the report says about each data set of a recipe whose facts are made."""
     from tsfm_pipeline.studies.time_r1.report.evidence import DataSetNote
 
     notes = []
+    problems = problems_of(experiment.tables.read(FACTS))
     for name, spec in experiment.sets.items():
         roles = [
             role
@@ -198,5 +206,6 @@ def _data_sets(experiment: Experiment) -> "tuple[DataSetNote, ...]":
         ]
         absent = experiment.missing.get(name, "")
         role = "" if absent else " and ".join(roles)
-        notes.append(DataSetNote(name, spec.title, spec.licence, role, absent))
+        found = problems.get(name, ())
+        notes.append(DataSetNote(name, spec.title, spec.licence, role, absent, spec.pinned, found))
     return tuple(notes)

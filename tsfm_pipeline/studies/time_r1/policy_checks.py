@@ -69,6 +69,9 @@ def divergence_of(
 ) -> dict[str, list[float]]:
     """Return the divergence of a policy from a reference in nats per token, by prompt: `exact` over
     the vocabulary, and `k3` estimated from one fresh completion of each.
+
+    Only tokens that the policy writes count. Where the reason is given (`asked.forced`), these are
+    the answer's numbers and the tag that closes it.
     """
     completions = policy.sample(
         asked.prompts, 1, Sampling(seed, options.max_new_tokens), forced=asked.forced

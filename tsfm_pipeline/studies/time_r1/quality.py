@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from tsfm_pipeline.studies.time_r1.datasets import CorpusSet, DataSet, FleetSet, TableSet, duration
 from tsfm_pipeline.studies.time_r1.sources import Series
@@ -41,8 +42,9 @@ def facts_of(values: Floats, channels: Sequence[str]) -> tuple[ChannelFacts, ...
     facts = []
     for column, channel in zip(values.T, channels, strict=True):
         known = column[~np.isnan(column)]
-        deciles = np.quantile(known, _DECILES) if len(known) else np.full(9, np.nan)
-        mean, deviation = (known.mean(), known.std()) if len(known) else (np.nan, np.nan)
+        with np.errstate(invalid="ignore"):  # of infinite values, which the checks name
+            deciles = np.quantile(known, _DECILES) if len(known) else np.full(9, np.nan)
+            mean, deviation = (known.mean(), known.std()) if len(known) else (np.nan, np.nan)
         facts.append(
             ChannelFacts(
                 channel=channel,
@@ -122,13 +124,23 @@ def drift_problems(raw: Floats, processed: Floats, channels: Sequence[str]) -> t
                 )
             ),
         ):
-            both_unknown = np.isnan(old) and np.isnan(new)
-            if not both_unknown and not abs(new - old) <= DRIFT_TOLERANCE * before.deviation:
+            same = old == new or (np.isnan(old) and np.isnan(new))
+            if not same and not abs(new - old) <= DRIFT_TOLERANCE * before.deviation:
                 problems.append(
                     f"{where}: the {name} changed from {old:g} to {new:g}; allowed: by "
                     f"{DRIFT_TOLERANCE * before.deviation:g}"
                 )
     return tuple(problems)
+
+
+def problems_of(facts: pl.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Return what the checks found about each data set that is present, by its name; empty where
+    they found nothing. facts: rows of `data_set_facts`.
+    """
+    present = facts.filter("is_present").unique("data_set", keep="first", maintain_order=True)
+    return {
+        name: tuple(problems) for name, problems in present.select("data_set", "problems").rows()
+    }
 
 
 def _some(names: Sequence[str], shown: int = 12) -> str:

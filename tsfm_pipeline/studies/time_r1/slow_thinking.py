@@ -228,7 +228,7 @@ class _Thinking:
         thought = replace(thought, forecast=thought.after(n_passes))
         deviation = frames_of(self.windows).deviation
         steps = self.asker.options.gate_origins * self.windows.horizon
-        told = verdicts(thought, deviation, steps)
+        told = verdicts(thought, deviation, steps, GATE_TOLERANCE)
         pairs = zip(thought.reasons, told, strict=True)
         return replace(thought, reasons=tuple(map(" ".join, pairs)))
 

@@ -110,32 +110,43 @@ def joined(parts: Sequence[SlowThought]) -> SlowThought:
     )
 
 
-def verdicts(thought: SlowThought, deviation: Floats, steps: int) -> list[str]:
+def verdicts(thought: SlowThought, deviation: Floats, steps: int, tolerance: float) -> list[str]:
     """Return a sentence per window [N] about whether the policy's answers are used, and why.
 
     deviation: float64 [N], of the look-backs, in which differences and errors are told. steps: of
-    the backtest.
+    the backtest. tolerance: how much higher than the draft's, as a share, the error of an answer
+    that is used may be there.
     """
     change = (thought.forecast - thought.draft).mean(axis=1) / deviation
     errors = thought.errors / deviation
     # Of the pass that was kept last; of the first where none was.
     last = errors[np.maximum(thought.iterations, 1), np.arange(len(deviation))]
+    same = (thought.refined[0] == thought.draft).all(axis=1)
+    allowed = f"{100 * tolerance:g} %"
     told = []
-    for gate, moved, own, error in zip(thought.gate, change, errors[0], last, strict=True):
-        compared = f"{error:.2f} against {own:.2f} standard deviations"
+    for gate, moved, equal, own, error in zip(
+        thought.gate, change, same, errors[0], last, strict=True
+    ):
+        known = f"over the last {steps} known steps"
+        off = f"were off by {error:.2f} standard deviations, and drafts by {own:.2f}"
+        answer = (
+            f"The policy's answer lies {abs(moved):.2f} standard deviations "
+            f"{'above' if moved > 0 else 'below'} the draft on average; {known} such answers {off}"
+        )
         if thought.late and not gate:
             told.append("There was no time for the policy's answers, so the draft stands.")
+        elif equal:
+            told.append("The policy's answer is the draft itself, so the draft stands.")
         elif np.isnan(own) or np.isnan(error):
             told.append("The policy's answer has no backtest, so the draft stands.")
+        elif gate and error <= own:
+            told.append(f"{answer}, so it is used.")
         elif gate:
-            told.append(
-                f"The policy's answer lies {abs(moved):.2f} standard deviations "
-                f"{'above' if moved > 0 else 'below'} the draft on average; over the last {steps} "
-                f"known steps such answers were off by {compared}, so it is used."
-            )
+            told.append(f"{answer}: more, but by less than {allowed}, so it is used.")
         else:
+            lost = f"more by {allowed} or above" if error > own else "no less"
             told.append(
-                f"Over the last {steps} known steps the policy's answers were off by {compared}, "
-                "so the draft stands."
+                f"{known[0].upper()}{known[1:]} the policy's answers {off}: {lost}, so the draft "
+                "stands."
             )
     return told

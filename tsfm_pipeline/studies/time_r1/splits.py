@@ -9,7 +9,7 @@ validation windows has seen a later target. Inputs may reach back before their p
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -77,7 +77,8 @@ def windows_of(
     look-back plus the horizon, and NaN fills what lies before the series. count: of first targets.
     most: of windows; where there are more, so many are drawn without replacement from `seed`, and
     their order is kept. Windows with an unobserved value in the look-back or among the targets are
-    left out, and a part without any other is refused with a ValueError; `n_asked` counts them all.
+    left out before that, and counted in `Windows.left_out`; a part without any other is refused
+    with a ValueError.
     """
     firsts = first_targets(series, part, look_back, horizon, stride, count)
     unknown = np.isnan(series.values).cumsum(axis=0, dtype=np.int64)
@@ -92,21 +93,8 @@ def windows_of(
     if most is not None and most < len(channel):
         drawn = np.random.default_rng(seed).choice(len(channel), most, replace=False)
         channel, position = channel[np.sort(drawn)], position[np.sort(drawn)]
-    return _cut(series, channel, firsts[position], look_back, horizon, past or look_back)
-
-
-def n_asked(
-    series: Series,
-    part: Part,
-    look_back: int,
-    horizon: int,
-    *,
-    stride: int | None = None,
-    count: int | None = None,
-) -> int:
-    """Return how many windows a part has, those with unobserved values included."""
-    firsts = first_targets(series, part, look_back, horizon, stride, count)
-    return len(firsts) * len(series.channels)
+    windows = _cut(series, channel, firsts[position], look_back, horizon, past or look_back)
+    return replace(windows, left_out=int((~complete).sum()))
 
 
 def paper_windows(

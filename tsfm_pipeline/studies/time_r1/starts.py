@@ -6,6 +6,7 @@ architectures (`own_policy`, `hub`) and adapters. torch is imported only when a 
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,8 @@ def policy_digest(profile: Profile) -> str:
         config = _own_folder(profile) / CONFIG_FILE
         if not config.is_file():
             raise CheckpointError(
-                f"{config}: no such file; train a base with: tsfm-pipeline time-r1 train-base"
+                f"{config}: no such file; train a base with: tsfm-pipeline time-r1 train-base "
+                f"{shlex.quote(str(config.parent))} --minutes 40"
             )
         return str(json.loads(config.read_text(encoding="utf-8")).get("sha256"))
     folder = Path(profile.model)

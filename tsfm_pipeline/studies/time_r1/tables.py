@@ -28,7 +28,7 @@ PLAIN, DRAFTED = "sft_plain", "sft_draft"
 """Variants of supervised training: prompts without a draft, and with one."""
 GRIP, GRPO, MORE_SFT = "grip", "grpo", "sft_more"
 """Variants of what follows it. `grpo` learns from as many rollouts as `grip` samples, and
-`sft_more` reads as many tokens."""
+`sft_more` reads as many tokens as `grip` cost."""
 MORE_SFT_LOSSES = ("objective", "template", "think", "number")
 """What `grip_run` holds of each validation of `sft_more`, which has losses and no rewards."""
 
@@ -79,7 +79,7 @@ TABLES: dict[str, Table] = registry(
             FACTS,
             RECIPE,
             DATA,
-            2,
+            3,
             question="Which data sets are there, and are they what their description says?",
             row="data set and channel; one row for a data set that is missing",
             parameters=_sources,
@@ -183,7 +183,7 @@ TABLES: dict[str, Table] = registry(
             RUNS,
             RECIPE,
             TRAINING,
-            2,
+            3,
             question="What do rewards teach it after that, and what would as much SFT have taught?",
             row="variant",
             inputs=(SFT,),
@@ -240,7 +240,7 @@ TABLES: dict[str, Table] = registry(
             ANSWERS,
             RECIPE,
             REPORTS,
-            2,
+            3,
             question="What does each method forecast for the test windows?",
             row="data set, kind of windows, method, channel and origin",
             inputs=(ADAPTERS, FACTS),
@@ -295,7 +295,7 @@ TABLES: dict[str, Table] = registry(
             EVALUATED,
             RECIPE,
             REPORTS,
-            2,
+            3,
             question="How good is each method on test windows, against its draft and its rivals?",
             row="data set, kind of windows and method",
             inputs=(ANSWERS,),

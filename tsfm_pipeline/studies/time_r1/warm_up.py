@@ -78,12 +78,15 @@ def warm_up(
     folder: Path,
     seed: int,
     threads: int = 1,
+    steps: int | None = None,
 ) -> tuple[LanguagePolicy, WarmUpResult]:
     """Train an adapter on samples, write it into `folder`, and return the policy with the adapter
     merged into it. The given policy must not be used any more.
 
-    numbers: ids of the tokens that are a number each; empty for a codec of plain text. Nothing but
-    the validation samples decides when to stop and which weights are kept. A killed run goes on
+    numbers: ids of the tokens that are a number each; empty for a codec of plain text. steps: make
+    exactly so many updates, whatever the options' epochs say and however validation goes; None:
+    the epochs, unless validation stops earlier. Nothing but the validation samples decides which
+    weights are kept. A killed run goes on
     from the state in `folder`, to the same bytes. Raises ValueError if the folder holds the state
     of a run with another policy, other samples or other options.
     """
@@ -95,10 +98,12 @@ def warm_up(
         seed,
         weights_digest(policy),
         *map(_digest, (learnt, held)),
+        *([] if steps is None else [steps]),
     )
     adapted = with_adapter(policy, lora, seed)
     batches = _EpochBatches(learnt, options.batch, seed)
-    steps = options.epochs * batches.per_epoch
+    patience = _PATIENCE if steps is None else math.inf
+    steps = options.epochs * batches.per_epoch if steps is None else steps
     run = Training(
         adapted.model,
         Objective(
@@ -116,7 +121,7 @@ def warm_up(
     if state.exists():
         run.resume(state)
     rows = epoch_rows(held.lengths, options.batch, seed, 0)
-    _train(run, steps, batches, [held.batch(some) for some in rows], state)
+    _train(run, steps, patience, batches, [held.batch(some) for some in rows], state)
     run.restore_best()
     notes = run.notes
     result = WarmUpResult(
@@ -139,12 +144,17 @@ def warm_up(
 
 
 def _train(
-    run: Training, steps: int, batches: "_EpochBatches", held: list[Batch], state: Path
+    run: Training,
+    steps: int,
+    patience: float,
+    batches: "_EpochBatches",
+    held: list[Batch],
+    state: Path,
 ) -> None:
-    """Update until the last step, or until validations have brought nothing for a while."""
+    """Update until the last step, or until so many validations in a row have brought nothing."""
     every = max(1, steps // _VALIDATIONS)
     validations = run.notes.setdefault("validations", [])
-    while run.step < steps and run.notes.get("waited", 0) < _PATIENCE:
+    while run.step < steps and run.notes.get("waited", 0) < patience:
         run.update(batches)
         if run.step % every and run.step < steps:
             continue

@@ -24,7 +24,8 @@ class Windows:
     origins: row of the last known value [N]. past: float64 [N, P], known values up to the origin,
     NaN before the series begins; the last `look_back` of them are what a prompt shows. times: of
     `past` [N, P], or None where the data set has no clock. truth: float64 [N, H], the values after
-    the origin; it is never part of a prompt, a draft or a finding.
+    the origin; it is never part of a prompt, a draft or a finding. left_out: how many further ones
+    were asked for and left out, because values in them were not observed (`splits.windows_of`).
     """
 
     data_set: str
@@ -36,6 +37,7 @@ class Windows:
     truth: Floats
     look_back: int
     times: Times | None = None
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.past)

@@ -1,24 +1,29 @@
 """The base's training: what its windows, drafts and sequences are, and that a run can be stopped."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from tsfm_pipeline.forecaster.registry import CheckpointError
 from tsfm_pipeline.pretraining import corpus3
 from tsfm_pipeline.pretraining.corpus import PoolShape
 from tsfm_pipeline.studies.time_r1 import base_training
 from tsfm_pipeline.studies.time_r1.answers import parse, read
 from tsfm_pipeline.studies.time_r1.base_training import (
     BaseOptions,
+    BaseResult,
     CorpusBatches,
     train_base,
     written,
 )
 from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
+from tsfm_pipeline.studies.time_r1.commands import application
 from tsfm_pipeline.studies.time_r1.corpus_windows import (
     DAY,
     DOUBTFUL,
@@ -35,7 +40,7 @@ from tsfm_pipeline.studies.time_r1.frames import frames_of
 from tsfm_pipeline.studies.time_r1.options import Profile
 from tsfm_pipeline.studies.time_r1.own_policy import OwnShape, load_policy
 from tsfm_pipeline.studies.time_r1.sequences import Part
-from tsfm_pipeline.studies.time_r1.starts import base_curve
+from tsfm_pipeline.studies.time_r1.starts import base_curve, base_folder, policy_digest
 from tsfm_pipeline.studies.time_r1.windows import Windows
 
 SERIES = corpus3.generate_block(3, 0, 16, torch.device("cpu"), 4096)
@@ -203,6 +208,67 @@ def test_a_budget_decides_the_length_and_the_card_says_how_to_repeat_it(tmp_path
     assert ran.steps == ran.step
     again = train_base(tmp_path / "again", TINY.model_copy(update={"steps": ran.step}))
     assert again.held_out == ran.held_out
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("_few_series")
+def test_the_command_of_the_card_writes_the_bytes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tiny(steps: int | None) -> BaseOptions:
+        return TINY.model_copy(update={"steps": steps})
+
+    train_base(tmp_path / "base", TINY)
+    card = (tmp_path / "base" / "MODEL_CARD.md").read_text()
+    (command,) = (line for line in card.splitlines() if line.startswith("$ "))
+    program, study, *arguments = command.removeprefix("$ ").split()
+    assert (program, study) == ("tsfm-pipeline", "time-r1")
+    monkeypatch.setattr(base_training, "BaseOptions", tiny)
+    (tmp_path / "again").mkdir()
+    monkeypatch.chdir(tmp_path / "again")
+    done = CliRunner().invoke(application, arguments)
+    assert done.exit_code == 0, done.output
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        one, other = ((tmp_path / run / name).read_bytes() for run in ("base", "again/base"))
+        assert one == other, name
+
+
+def test_the_shipped_card_shows_the_command_of_its_own_updates() -> None:
+    card = (base_folder() / "MODEL_CARD.md").read_text()
+    stated = BaseOptions.model_validate_json(card.split("```json")[1].split("```")[0])
+    assert stated == BaseOptions(steps=stated.steps), "the command takes the defaults"
+    assert f"$ tsfm-pipeline time-r1 train-base base --steps {stated.steps}\n" in card
+
+
+def test_the_command_needs_a_length(tmp_path: Path) -> None:
+    for arguments, complaint in (
+        ([], "give --steps or --minutes"),
+        (["--steps", "0"], "--steps"),
+        (["--minutes", "0"], "--minutes"),
+    ):
+        refused = CliRunner().invoke(application, ["train-base", str(tmp_path / "b"), *arguments])
+        assert refused.exit_code == 2
+        assert complaint in " ".join(refused.output.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_base_is_answered_with_a_command_that_can_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = Profile(model=str(tmp_path / "my base"), codec="number", prompt="own")
+    with pytest.raises(CheckpointError, match="no such file; train a base with: ") as raised:
+        policy_digest(profile)
+    program, study, *arguments = shlex.split(str(raised.value).split("with: ")[1])
+    assert (program, study) == ("tsfm-pipeline", "time-r1")
+    asked = []
+
+    def trained(folder: Path, options: BaseOptions, budget_s: float, threads: int) -> BaseResult:
+        asked.append((folder, options, budget_s, threads))
+        return BaseResult(True, 1, 1, 1.0, 1, {}, {})
+
+    monkeypatch.setattr(base_training, "train_base", trained)
+    assert CliRunner().invoke(application, arguments).exit_code == 0
+    assert asked == [(tmp_path / "my base", BaseOptions(), 2400.0, 1)]
 
 
 @pytest.mark.heavy

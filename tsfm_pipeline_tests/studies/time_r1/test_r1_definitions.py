@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.studies.time_r1 import making_training
+from tsfm_pipeline.studies.time_r1.adapters import ParameterCounts
 from tsfm_pipeline.studies.time_r1.commands import application
 from tsfm_pipeline.studies.time_r1.definitions import REPORT, build_definitions
 from tsfm_pipeline.studies.time_r1.making import data_set_facts
@@ -33,8 +36,10 @@ from tsfm_pipeline.studies.time_r1.tables import (
     PLAIN,
     RUNS,
     SAMPLES,
+    SFT,
     TABLES,
 )
+from tsfm_pipeline.studies.time_r1.warm_up import WarmUpResult
 from tsfm_pipeline_tests.studies.locations import require_listed_and_light
 from tsfm_pipeline_tests.studies.time_r1.small_recipe import SHAPE
 
@@ -61,7 +66,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def experiment(settings: Settings) -> Experiment:
     """The shipped recipe `smoke` after a run of its job."""
     job = build_definitions(settings).resolve_job_def("slow_thinking")
-    assert job.execute_in_process(partition_key=SMOKE).success
+    done = job.execute_in_process(partition_key=SMOKE)
+    assert done.success
+    checks = {each.check_name: each.passed for each in done.get_asset_check_evaluations()}
+    assert checks["data_as_described"]
     return SCOPE.open(settings, SMOKE)
 
 
@@ -89,7 +97,9 @@ def test_the_smoke_recipe_runs_from_data_to_a_report(experiment: Experiment) -> 
     runs = {row["variant"]: row for row in tables.read(RUNS).iter_rows(named=True)}
     assert set(runs) == {"grip", "grpo", "sft_more"}
     assert len(runs["grip"]["curve"]) == experiment.profile.grip.steps
-    assert runs["sft_more"]["n_tokens"] > 0
+    spent, matched = (runs[variant]["n_tokens"] for variant in ("grip", "sft_more"))
+    of_one_step = matched / len(runs["sft_more"]["curve"])
+    assert abs(matched - spent) <= of_one_step
 
     evaluated = tables.read(EVALUATED)
     assert set(evaluated["method"]) == set(METHODS)
@@ -106,6 +116,28 @@ def test_the_smoke_recipe_runs_from_data_to_a_report(experiment: Experiment) -> 
     losses = [row for row in shown["table_warm_ups"] if row["part"] == "validation"]
     assert {row["run"] for row in losses} == {"sft_plain", "sft_draft", "sft_more"}
     assert all(row["number"] > 0 for row in losses)
+
+
+@pytest.mark.parametrize("epochs", [0.1, 0.3, 1.0, 2.6, 7.2])
+def test_more_sft_costs_as_many_tokens_as_grip_to_within_one_update(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, epochs: float
+) -> None:
+    def counted(*arguments: Any) -> tuple[None, WarmUpResult]:
+        history = np.zeros((arguments[-1], 1))
+        return None, WarmUpResult(history, (), 0, {}, False, ParameterCounts(1, 1))
+
+    monkeypatch.setattr(making_training, "_warmed_up", counted)
+    monkeypatch.setattr(making_training, "stored", lambda _: [])
+    texts = experiment.tables.read(SAMPLES).filter(variant=DRAFTED, part="train")
+    words = sum(
+        len(f"{r['prompt']} {r['completion']}".split()) for r in texts.iter_rows(named=True)
+    )
+    updates = -(-len(texts) // experiment.profile.warm_up.batch)
+    budget = round(3 * words * epochs)
+    sft = experiment.tables.read(SFT)
+    row = making_training._more(experiment, sft, budget, experiment.settings.data_dir)
+    assert len(row["curve"]) == max(1, round(updates * epochs))
+    assert abs(row["n_tokens"] - budget) <= 3 * words / updates
 
 
 def test_the_commands_show_recipes_data_sets_and_measures(

@@ -54,7 +54,9 @@ def test_every_figure_is_that_of_the_measures() -> None:
     assert row["n_windows"] == expected.n_windows == 37
     assert row["n_unscaled"] == expected.n_unscaled == 8
     assert row["n_floored"] == expected.n_floored > 0
-    assert (row["n_channels"], row["n_origins"]) == (5, 8)
+    assert (row["n_channels"], row["n_origins"], row["n_left_out"]) == (5, 8, 0)
+    gaps = Case(replace(asked, left_out=4), "own", scale, floor, {SLOW_THINKING: cut})
+    assert rows(gaps)[SLOW_THINKING]["n_left_out"] == 4
 
 
 def test_a_perfect_forecast_has_no_error() -> None:

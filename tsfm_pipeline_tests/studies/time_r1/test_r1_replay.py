@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from tsfm_pipeline.forecaster.registry import CheckpointError, StagedCheckpoint, staged_checkpoint
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.studies.time_r1 import runs
 from tsfm_pipeline.studies.time_r1.checkpoints import (
     MEASURED,
     POLICY_VARIABLE,
@@ -42,7 +43,12 @@ from tsfm_pipeline.studies.time_r1.replay import (
     require_same,
 )
 from tsfm_pipeline.studies.time_r1.run_records import Configuration, RunError, RunRecord, RunRecords
-from tsfm_pipeline.studies.time_r1.runs import StoredExperiment, adapter_digests, leave_record
+from tsfm_pipeline.studies.time_r1.runs import (
+    StoredExperiment,
+    adapter_digests,
+    leave_record,
+    record_of,
+)
 from tsfm_pipeline.studies.time_r1.scope import SCOPE
 from tsfm_pipeline.studies.time_r1.sources import source_digest
 from tsfm_pipeline.studies.time_r1.starts import policy_digest
@@ -221,6 +227,42 @@ def test_other_packages_and_versions_of_tables_are_allowed_and_said(record: RunR
     assert f"the run's was 1.0 and {torch.__version__}: allowed" in told[0]
     assert f"table {ADAPTERS} has version" in told[1]
     assert "number of threads is not known" in told[2]
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "jinja2",
+        "numba",
+        "numpy",
+        "peft",
+        "polars",
+        "python",
+        "safetensors",
+        "scikit-learn",
+        "scipy",
+        "tokenizers",
+        "torch",
+        "transformers",
+    ],
+)
+def test_another_version_of_a_package_is_another_hash(
+    settings: Settings, record: RunRecord, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    here = environment()
+    assert here[package] not in ("0", "not installed")
+    monkeypatch.setattr(runs, "together", lambda _: {**here, package: "0"})
+    stored = StoredExperiment(settings, record.configuration, settings.data_dir)
+    assert record_of(stored).hash != record.hash
+    monkeypatch.setattr(runs, "together", lambda _: {**here, "threads": "0"})
+    assert record_of(stored).hash == record.hash, "threads do not count"
+
+
+def test_a_record_from_before_a_package_counted_is_found_and_compared(record: RunRecord) -> None:
+    before = {name: v for name, v in record.environment.items() if name != "numba"}
+    (told,) = differences(record.model_copy(update={"environment": before}))
+    assert told.startswith("numba is ")
+    assert "the run's was unknown: allowed" in told
 
 
 def test_an_unknown_an_ambiguous_and_a_short_hash_are_refused(

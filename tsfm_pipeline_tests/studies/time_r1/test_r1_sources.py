@@ -22,6 +22,7 @@ from tsfm_pipeline.studies.time_r1.datasets import (
     MissingDataSetError,
     data_sets,
 )
+from tsfm_pipeline.studies.time_r1.raw_values import raw_values
 from tsfm_pipeline.studies.time_r1.sources import Series, SourceError, read
 from tsfm_pipeline_tests.studies.time_r1.real_sets import ett, hourly_table, made_up, table_set
 
@@ -50,6 +51,8 @@ def test_values_times_and_borders_are_those_of_the_file(tmp_path: Path, suffix: 
         table.with_columns(pl.col("date").str.to_datetime()).write_parquet(path)
     series = read(table_set(path, sha256=sha256_of(path)), Settings())
     np.testing.assert_array_equal(series.values, table.select("load", "oil").to_numpy())
+    again = raw_values(table_set(path), Settings(), ("oil", "load"))
+    np.testing.assert_array_equal(again, series.values[:, ::-1])
     assert series.channels == ("load", "oil")
     assert series.times is not None
     assert series.times[[0, -1]].tolist() == [
@@ -82,6 +85,8 @@ def test_missing_cells_are_counted_and_stay_missing(tmp_path: Path) -> None:
     series = read_table(tmp_path, with_cell("oil", 5, "NaN"))
     assert series.n_missing == 1
     assert np.isnan(series.values[4, 1])
+    again = raw_values(table_set(tmp_path / "mine.csv"), Settings(), series.channels)
+    np.testing.assert_array_equal(again, series.values)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,8 @@ def test_the_tenants_of_a_fleet_are_read_from_the_lake_and_nothing_is_written(
         )
     assert series.times is not None
     assert series.times[-1] - series.times[0] == np.timedelta64(14 * 86_400 - 60, "s")
+    again = raw_values(fleet_set("small"), lake, series.channels)
+    np.testing.assert_array_equal(again, series.values)
 
 
 def test_a_fleet_without_telemetry_is_missing(lake: Settings) -> None:
@@ -221,6 +228,7 @@ def test_the_corpus_is_a_function_of_its_fields_alone() -> None:
     assert np.isfinite(once.values).all()
     more = read(corpus(blocks=3), Settings())
     np.testing.assert_array_equal(more.values[:, :6], once.values)
+    assert raw_values(corpus(), Settings(), once.channels) is None
     other = read(corpus(seed=2), Settings())
     assert (other.values != once.values).any()
     assert other.fingerprint != once.fingerprint

@@ -14,7 +14,6 @@ from tsfm_pipeline.studies.time_r1.splits import (
     Part,
     WindowBatches,
     first_targets,
-    n_asked,
     own_windows,
     paper_windows,
     part_rows,
@@ -82,7 +81,7 @@ def test_no_window_has_a_target_after_its_part_or_before_its_begin(data: st.Data
         assert firsts.max() + horizon <= end
         assert firsts.max() + horizon + (stride or horizon) > end, "the last window is there"
         windows = windows_of(series, part, look_back, horizon, stride=stride)
-        assert len(windows) == n_asked(series, part, look_back, horizon, stride=stride)
+        assert (len(windows), windows.left_out) == (2 * len(firsts), 0)
         assert windows.past.max() < end + 1000
         assert (windows.truth[:, 0] == windows.past[:, -1] + 1).all()
 
@@ -122,7 +121,10 @@ def test_windows_with_unobserved_values_are_left_out_and_counted() -> None:
     series.values[40, 0] = np.nan
     windows = windows_of(series, "validation", 8, 3)
     assert windows.origins[:-5].tolist() == [29, 32, 35]  # 38 has it as a target, 41 shows it
-    assert n_asked(series, "validation", 8, 3) - len(windows) == 2
+    assert windows.left_out == 2
+    drawn = windows_of(series, "validation", 8, 3, most=3, seed=1)
+    assert (len(drawn), drawn.left_out) == (3, 2), "what is not drawn is not left out"
+    assert drawn.at([0]).left_out == 2
     series.values[:] = np.nan
     with pytest.raises(ValueError, match=r"every validation window of 8 .* unobserved"):
         windows_of(series, "validation", 8, 3)

@@ -49,8 +49,11 @@ def base() -> LanguagePolicy:
     return policy
 
 
-def ran(folder: Path, options: WarmUpOptions = OPTIONS) -> tuple[LanguagePolicy, WarmUpResult]:
-    return warm_up(base(), samples(24, 0), samples(8, 1), number_ids(), LORA, options, folder, 0)
+def ran(
+    folder: Path, options: WarmUpOptions = OPTIONS, steps: int | None = None
+) -> tuple[LanguagePolicy, WarmUpResult]:
+    texts = samples(24, 0), samples(8, 1)
+    return warm_up(base(), *texts, number_ids(), LORA, options, folder, 0, steps=steps)
 
 
 def test_each_token_of_a_sample_has_its_part() -> None:
@@ -112,6 +115,16 @@ def test_a_warm_up_that_brings_nothing_stops_and_returns_its_best(tmp_path: Path
     assert [validation["step"] for validation in result.validations] == [2, 4, 6, 8]
     assert result.best_step == 2
     assert result.losses == result.validations[0]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_so_many_updates_are_made_as_are_asked_for(tmp_path: Path, steps: int) -> None:
+    """Neither an epoch of 6 updates nor validations that bring nothing decide."""
+    _, result = ran(tmp_path, OPTIONS.model_copy(update={"learning_rate": 1e-15}), steps)
+    assert len(result.history) == steps
+    assert not result.stopped_early
+    assert result.validations[-1]["step"] == steps
 
 
 @pytest.mark.heavy

@@ -19,7 +19,7 @@ from tsfm_pipeline.studies.time_r1.slow_thinking import (
     drafts_at_gate,
     think,
 )
-from tsfm_pipeline.studies.time_r1.slow_thought import SlowThought
+from tsfm_pipeline.studies.time_r1.slow_thought import SlowThought, verdicts
 from tsfm_pipeline_tests.studies.time_r1.thinking_setting import (
     LOOK_BACK,
     noise_windows,
@@ -220,6 +220,36 @@ def test_the_reason_of_a_second_pass_speaks_of_the_refined_forecast(noisy: SlowT
         assert words.startswith(begin) or times < 2
         assert ("The draft is the refined forecast;" in reason) == (times == 2)
         assert reason.endswith("so it is used." if times else "so the draft stands.")
+
+
+@pytest.mark.parametrize(
+    ("error", "moved", "kept", "said"),
+    [
+        (0.48, 0.1, True, "were off by 0.48 standard deviations, and drafts by 0.50, so it is"),
+        (0.52, 0.1, True, "by 0.52 standard deviations, and drafts by 0.50: more, but by less"),
+        (0.60, 0.1, False, "by 0.60 standard deviations, and drafts by 0.50: more by 5 % or above"),
+        (0.50, 0.0, False, "The policy's answer is the draft itself, so the draft stands."),
+        (np.nan, 0.1, False, "has no backtest, so the draft stands."),
+    ],
+)
+def test_the_words_of_the_verdict_follow_the_errors(
+    noisy: SlowThought, error: float, moved: float, kept: bool, said: str
+) -> None:
+    draft = np.zeros_like(noisy.draft)
+    thought = replace(
+        noisy,
+        draft=draft,
+        forecast=draft + moved * kept,
+        refined=np.stack([draft + moved, np.full_like(draft, np.nan)]),
+        kept=np.stack([np.full(len(draft), kept), np.zeros(len(draft), bool)]),
+        errors=np.stack([np.full(len(draft), each) for each in (0.5, error, np.nan)]),
+    )
+    told = verdicts(thought, np.ones(len(draft)), 48, GATE_TOLERANCE)
+    assert len(told) == len(draft)
+    for words in told:
+        assert said in words
+        assert words.endswith("so it is used." if kept else "so the draft stands.")
+        assert ("more" in words) == (error > 0.5)
 
 
 def test_gaps_and_few_samples_are_refused() -> None:

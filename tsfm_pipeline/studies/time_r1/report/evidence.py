@@ -189,7 +189,8 @@ class DataSetNote:
     """A data set of the study.
 
     role: what it was used for, for example "training" or "evaluation"; empty if it was not used.
-    note: why it was not used, or what a reader must know.
+    note: why it was not used, or what a reader must know. pinned: whether its content is known
+    beforehand. problems: what the checks of schema and drift found, each a sentence.
     """
 
     name: str
@@ -197,6 +198,8 @@ class DataSetNote:
     licence: str
     role: str
     note: str = ""
+    pinned: bool = True
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

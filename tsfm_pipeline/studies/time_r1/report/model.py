@@ -52,6 +52,7 @@ class MethodRow(Figures):
     nrmse: Estimate = _measure("nrmse")
     mase: Estimate = _measure("mase")
     wql: Estimate = _measure("wql")
+    n_left_out: int = item("count", "further windows, left out for values that were not observed")
 
 
 class ComparisonRow(Figures):
@@ -179,6 +180,8 @@ class DataSetRow(Figures):
     role: str = item("", "what it was used for; empty if it was not used")
     licence: str = item("", "its licence")
     note: str = item("", "why it was not used, or what a reader must know")
+    pinned: bool = item("true or false", "whether its content is known by a digest or a seed")
+    problems: tuple[str, ...] = item("", "what the checks of schema and drift found")
 
 
 class SlowThinkingReport(Figures):
@@ -202,7 +205,10 @@ class SlowThinkingReport(Figures):
     confidence: Number = item("share", "of every interval")
     n_draws: int = item("count", "draws of the two-way bootstrap")
     seed: int = item("number", "of the run")
-    exact_kl: Estimate = item("nats per token", "KL divergence to the reference, held-out prompts")
+    exact_kl: Estimate = item(
+        "nats per token",
+        "KL divergence to the reference over the tokens of the answer, held-out prompts",
+    )
     k3: Estimate = item("nats per token", "the same, estimated by k3")
     n_prompts: int = item("count", "held-out prompts of the two")
     table_methods: tuple[MethodRow, ...] = table()

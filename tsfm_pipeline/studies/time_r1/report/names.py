@@ -45,7 +45,7 @@ GLOSSARY: Mapping[str, str] = {
     "gate": "what decides between draft and refined answer, by the backtest",
     "MASE": "mean absolute error over that of repeating the last season in the training rows",
     "KL divergence": "how far the policy's probabilities of the next token are from those before "
-    "GRIP, in nats per token; 0: they are equal",
+    "GRIP, in nats per token of the answer; 0: they are equal",
     "k3": "an estimate of the KL divergence from the sampled tokens alone",
 }
 """Words of the report that not every forecaster knows."""

@@ -178,7 +178,7 @@ def _warm_up(report: SlowThinkingReport) -> Section:
 def _form(report: SlowThinkingReport) -> Section:
     section = Section("form", "Form", "Can its answers be read?")
     section.answer = training_words.failures_sentence(report)
-    section.notes = [words.form_line(report)]
+    section.notes = [words.form_line(report), words.KL_NOTE]
     section.show(tables.parsing(report), tables.divergence(report))
     return section
 
@@ -193,7 +193,7 @@ def _cost(report: SlowThinkingReport) -> Section:
 def _data(report: SlowThinkingReport) -> Section:
     section = Section("data", "Data", "Which data were used, and how is this repeated?")
     section.answer = words.data_sentence(report)
-    section.notes = [words.CHOICE]
+    section.notes = [words.checks_sentence(report), words.CHOICE]
     section.commands = COMMAND.format(recipe=report.recipe)
     section.show(tables.data_sets(report))
     return section

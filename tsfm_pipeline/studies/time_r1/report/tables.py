@@ -71,7 +71,8 @@ def methods(report: SlowThinkingReport, question: Question) -> Table:
     if rows:
         caption += (
             f": {whole(rows[0].n_windows)} windows, {whole(rows[0].n_channels)} channels, "
-            f"{whole(rows[0].n_origins)} origins"
+            f"{whole(rows[0].n_origins)} origins; {whole(rows[0].n_left_out)} windows left out for "
+            "values that were not observed"
         )
     slow = frozenset(i for i, row in enumerate(rows) if row.method == SLOW_THINKING)
     return Table(caption, columns, cells, emphasised=slow)
@@ -193,17 +194,28 @@ def divergence(report: SlowThinkingReport) -> Table:
         )
         if math.isfinite(estimate.figure)
     )
-    columns = ("KL divergence from the reference", "held-out prompts", "nats per token")
+    columns = (
+        "KL divergence from the reference",
+        "held-out prompts",
+        "nats per token of the answer",
+    )
     return Table("Distance from the policy before GRIP", columns, cells)
 
 
 def data_sets(report: SlowThinkingReport) -> Table:
     """Return the data sets that were used, and those that were not."""
     cells = tuple(
-        (row.name, row.title, row.role or "not used", row.licence, row.note)
+        (
+            row.name,
+            row.title,
+            row.role or "not used",
+            "pinned" if row.pinned else "not pinned",
+            row.licence,
+            "; ".join((*row.problems, *([row.note] if row.note else []))),
+        )
         for row in report.table_data_sets
     )
-    columns = ("data set", "what it is", "used for", "licence", "note")
+    columns = ("data set", "what it is", "used for", "content", "licence", "note")
     return Table("Data sets", columns, cells, frozenset(range(len(columns))))
 
 

@@ -61,6 +61,14 @@ GATE_NOTE = (
     "lower error of the two in each window; it shows what a perfect gate would gain and cannot be "
     "had."
 )
+KL_NOTE = (
+    "The divergence is measured after a given reason, as slow thinking asks: it covers the numbers "
+    "of the answer and the tag that closes it, and no word of a reason."
+)
+CHECKS = (
+    "Each data set is compared with its description, and its values and training windows with its "
+    "file or telemetry, read again by another reader: mean, standard deviation and deciles."
+)
 CHOICE = "Nothing was chosen on test windows: neither weights, nor steps, nor the gate's rule."
 
 
@@ -144,7 +152,7 @@ def form_line(report: SlowThinkingReport) -> str:
         return f"{said} The KL divergence was not measured."
     return (
         f"{said} Exact KL divergence from the reference: {interval(*report.exact_kl)} nats per "
-        "token."
+        "token of the answer."
     )
 
 
@@ -289,6 +297,18 @@ def data_sentence(report: SlowThinkingReport) -> str:
     used = len(report.table_data_sets) - len(missing)
     said = f"Missing: {names_text(missing)}." if missing else "None is missing."
     return f"Data sets used: {used} of {len(report.table_data_sets)}. {said}"
+
+
+def checks_sentence(report: SlowThinkingReport) -> str:
+    """Say what the checks of schema and drift found, and which data sets are not pinned."""
+    used = [row for row in report.table_data_sets if row.role]
+    problems = [problem for row in used for problem in row.problems]
+    said = f"The checks found: {'; '.join(problems)}." if problems else "The checks found nothing."
+    unpinned = [row.name for row in used if not row.pinned]
+    known = "Every data set that was used is pinned by a digest or a seed."
+    if unpinned:
+        known = f"Not pinned, because no digest is known: {names_text(unpinned)}."
+    return f"{CHECKS} {said} {known}"
 
 
 def statistics_note(report: SlowThinkingReport) -> str:

@@ -183,11 +183,16 @@ def test_what_further_passes_add_is_a_row_and_a_sentence(won: SlowThinkingReport
     assert cells[1] in words.passes_sentence(won)
 
 
-def test_the_distance_is_told_exactly_and_by_its_estimate(won: SlowThinkingReport) -> None:
+def test_the_distance_is_told_exactly_and_by_its_estimate(
+    won: SlowThinkingReport, page: str
+) -> None:
     rows = tables.divergence(won).rows
     assert [row[0].split()[0] for row in rows] == ["exact", "estimated"]
     assert rows[0][1:] == ("30", interval(*won.exact_kl))
     assert rows[1][2] == interval(*won.k3)
+    assert words.KL_NOTE in read(page).texts
+    for text in (words.form_line(won), *tables.divergence(won).columns, bars(won)[4].asked):
+        assert "nats per token" not in text or "nats per token of the answer" in text
 
 
 def test_no_sentence_calls_anything_better(
@@ -203,10 +208,10 @@ def test_no_sentence_calls_anything_better(
 def test_bars_are_judged_by_their_figures(
     won: SlowThinkingReport, lost: SlowThinkingReport, page: str
 ) -> None:
-    assert [bar.met for bar in bars(won)] == [True] * 8
+    assert [bar.met for bar in bars(won)] == [True] * 5 + [None] + [True] * 2
     assert [bar.met for bar in bars(lost)][:2] == [False, True]
     assert bars(lost)[-1].met is False, "GRIP never raised its reward"
-    assert "Bars met: 8 of 8; missed: 0" in page
+    assert "Bars met: 7 of 8; missed: 0; not measured: 1" in page
     own = won.model_copy(update={"data_set": "ETTh1", "horizon": 24})
     assert len(bars(own)) == 8, "no method was evaluated on that question"
     rows = tuple(
@@ -215,6 +220,38 @@ def test_bars_are_judged_by_their_figures(
     own = own.model_copy(update={"table_methods": rows})
     assert [bar.met for bar in bars(own)][:4] == [True, True, None, None]
     assert {bar.met for bar in bars(empty(won))} == {None}
+
+
+def test_checks_of_the_data_are_told_with_what_is_not_pinned(
+    won: SlowThinkingReport, page: str
+) -> None:
+    said = words.checks_sentence(won)
+    assert "The checks found nothing. Every data set that was used is pinned" in said
+    assert said in read(page).texts
+    made, wind = won.table_data_sets
+    drifted = made.model_copy(update={"pinned": False, "problems": ("the mean changed",)})
+    report = won.model_copy(update={"table_data_sets": (drifted, wind)})
+    said = words.checks_sentence(report)
+    assert "The checks found: the mean changed." in said
+    assert "Not pinned, because no digest is known: made." in said
+    (row, _) = tables.data_sets(report).rows
+    assert row[3] == "not pinned"
+    assert row[-1] == "the mean changed"
+
+
+def test_only_requests_of_128_steps_judge_the_latency(won: SlowThinkingReport) -> None:
+    def judged(horizon: int, p95_ms: float) -> tuple[bool | None, str]:
+        (slow,) = (row for row in won.table_costs if row.method == SLOW_THINKING)
+        costs = (slow.model_copy(update={"p95_ms": p95_ms}),)
+        report = won.model_copy(update={"horizon": horizon, "table_costs": costs})
+        (bar,) = (bar for bar in bars(report) if bar.asked.startswith("Latency of a request of"))
+        return bar.met, bar.measured
+
+    assert judged(128, 460.0) == (True, "460 ms")
+    assert judged(128, 1501.0)[0] is False
+    for horizon in (8, 24, 96):
+        assert judged(horizon, 460.0) == (None, f"460 ms with {horizon} steps")
+        assert judged(horizon, 9000.0)[0] is None
 
 
 def test_missing_data_sets_are_named(won: SlowThinkingReport, page: str) -> None:
