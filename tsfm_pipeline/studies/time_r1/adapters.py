@@ -7,7 +7,7 @@ is the reference of GRIP. What does not: their training, and whole models (`own_
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def with_adapter(policy: LanguagePolicy, options: LoraOptions, seed: int) -> Lan
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguagePolicy(get_peft_model(policy.plain, config), policy.tokenizer)
+        return replace(policy, model=get_peft_model(policy.plain, config))
 
 
 def parameter_counts(policy: LanguagePolicy) -> ParameterCounts:
@@ -86,7 +86,7 @@ def merged(policy: LanguagePolicy) -> LanguagePolicy:
     """
     model = _adapted(policy).merge_and_unload()
     model.requires_grad_(True)
-    return LanguagePolicy(model, policy.tokenizer)
+    return replace(policy, model=model)
 
 
 def save_adapter(policy: LanguagePolicy, folder: Path, facts: Mapping[str, Any]) -> str:
@@ -137,9 +137,13 @@ def load_adapter(policy: LanguagePolicy, folder: Path, trainable: bool) -> Langu
             "another version"
         )
     model = PeftModel.from_pretrained(
-        policy.plain, folder, is_trainable=trainable, use_safetensors=True
+        policy.plain,
+        folder,
+        is_trainable=trainable,
+        use_safetensors=True,
+        torch_device=str(policy.device),
     )
-    return LanguagePolicy(model, policy.tokenizer)
+    return replace(policy, model=model)
 
 
 def _sort_targets(path: Path) -> None:

@@ -35,10 +35,10 @@ class Asker:
     whatever `max_new_tokens` is. seed: of all draws. about: what data set and channels are, for the
     prompts. constrained: whether a grammar gives answers the right form; without one they are read
     as they come. own_reasons: whether slow thinking lets the policy write the reason of each
-    answer; otherwise the findings about the draft are given. A policy that was trained on answers
-    of the teacher needs its own: its reason names a candidate, its answer is that candidate, and
-    where the given reason names the draft in the prompt, all its corrections are 0. until: when its
-    time is over, as `Sampling` has it.
+    answer; otherwise the findings about the draft are given, as in all tables. A policy that was
+    trained on answers of the teacher (`answer: candidate`) needs its own: its reason names a
+    candidate, its answer is that candidate, and where the given reason names the draft in the
+    prompt, all its corrections are 0. until: when its time is over, as `Sampling` has it.
     """
 
     policy: LanguagePolicy

@@ -79,12 +79,12 @@ class Decoder:
         size, self._head = len(prompts), self._prompt_values[0].shape[-1]
         self._bias = None
         if not mask.all():
-            padding = torch.zeros(mask.shape, dtype=hidden.dtype).masked_fill(~mask, -torch.inf)
+            padding = hidden.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
             self._bias = padding[:, None, None, None, :]
         shape = (size, self._kv_heads, n, steps, self._head)
         self._keys = [hidden.new_empty(shape) for _ in cache.layers]
         self._values = [hidden.new_empty(shape) for _ in cache.layers]
-        later = positions[:, -1:] + 1 + torch.arange(steps)
+        later = positions[:, -1:] + 1 + torch.arange(steps, device=mask.device)
         cos, sin = model.model.rotary_emb(hidden, later)
         # The second half of a head is turned into the first with the opposite sign.
         sin[..., : self._head // 2] *= -1
@@ -183,5 +183,6 @@ def _linear(module: Any) -> Linear:
     weight = base.weight
     if base is not module and not module.disable_adapters:
         for adapter in module.active_adapters:
-            weight = weight + module.get_delta_weight(adapter)
+            # Adapters of a model in bfloat16 are in float32.
+            weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
     return weight, base.bias

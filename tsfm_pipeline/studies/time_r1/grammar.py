@@ -8,7 +8,7 @@ therefore ends after at most `remaining` tokens, and what it wrote by then is an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -62,11 +62,17 @@ class Grammar:
                 )
         return state
 
+    def to(self, device: torch.device) -> "Grammar":
+        """Return the grammar with its tensors on a device."""
+        if self.table.device == device:
+            return self
+        return replace(self, columns=self.columns.to(device), table=self.table.to(device))
+
     def allowed(self, states: Tensor, n_tokens: int) -> Tensor:
         """Return which tokens may come next, bool [R, n_tokens], for states int64 [R]."""
         if self._has_all(n_tokens):
             return self._may[states]
-        found = torch.zeros(len(states), n_tokens, dtype=torch.bool)
+        found = torch.zeros(len(states), n_tokens, dtype=torch.bool, device=states.device)
         found[:, self.columns] = self._may[states]
         return found
 
@@ -103,8 +109,9 @@ class Grammar:
 
     @cached_property
     def _column_of(self) -> Tensor:
-        index = torch.full((int(self.columns.max()) + 1,), -1, dtype=torch.int64)
-        index[self.columns] = torch.arange(len(self.columns))
+        device = self.columns.device
+        index = torch.full((int(self.columns.max()) + 1,), -1, dtype=torch.int64, device=device)
+        index[self.columns] = torch.arange(len(self.columns), device=device)
         return index
 
     def _column(self, token: int) -> int:

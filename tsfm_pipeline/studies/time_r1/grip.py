@@ -10,9 +10,11 @@ that is true at a completion's own tokens. GRPO (Shao et al., 2024) is the same 
 uniform weights on all completions that were sampled.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
@@ -129,6 +131,20 @@ def objective(
         policy=float(policy.detach()),
         k3=float(divergence.detach().sum() / tokens),
         clipped=float(stopped / tokens),
+    )
+
+
+def joined(parts: Sequence[Objective], tokens: Sequence[int], questions: int) -> Objective:
+    """Return the objective of B questions from those of their completions in parts, each of which
+    was computed as one question's.
+
+    tokens: those in the mask of each part. questions: B. The gradient of its value is not kept.
+    """
+    return Objective(
+        value=torch.stack([part.value.detach() for part in parts]).sum() / questions,
+        policy=sum(part.policy for part in parts) / questions,
+        k3=float(np.average([part.k3 for part in parts], weights=tokens)),
+        clipped=float(np.average([part.clipped for part in parts], weights=tokens)),
     )
 
 

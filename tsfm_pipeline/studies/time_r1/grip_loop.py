@@ -1,8 +1,8 @@
 """The GRIP loop: completions are sampled, rewarded and selected, and an adapter learns from them.
 
 What belongs here: one step of the loop, validation, checkpoints, and the state that a stopped run
-goes on from. What does not: equation 6 (`grip`), which completions are kept (`sampling`), rewards
-(`rewards`, `questions`), and adapters themselves (`adapters`).
+goes on from. What does not: equation 6 (`grip`), its gradients (`grip_pieces`), which completions
+are kept (`sampling`), rewards (`rewards`, `questions`), and adapters themselves (`adapters`).
 
 The questions of a step are split into a fixed number of pieces, each of which one thread takes
 alone, and their gradients are added in a fixed order: the number of threads does not change a bit
@@ -40,10 +40,12 @@ from tsfm_pipeline.studies.time_r1.adapters import (
 from tsfm_pipeline.studies.time_r1.grip_measures import (
     COLUMNS,
     Rollouts,
+    distances,
     divergence,
     metrics_text,
     of_update,
 )
+from tsfm_pipeline.studies.time_r1.grip_pieces import Piece, gradients, known_log_probs, split
 from tsfm_pipeline.studies.time_r1.grip_task import GripTask
 from tsfm_pipeline.studies.time_r1.policy import Completions, LanguagePolicy, Sampling
 from tsfm_pipeline.studies.time_r1.questions import Questions
@@ -59,7 +61,6 @@ PROBES = 16
 VALIDATION_SAMPLES = 4
 """Completions of each validation window, with the same random numbers at every validation."""
 CLIP_NORM = 1.0
-_PIECES = 2
 _VALIDATION_STREAM, _PROBE_STREAM = 1, 2
 T = TypeVar("T")
 
@@ -79,19 +80,6 @@ class GripResult:
     validation: Floats
     best_step: int
     seconds: Floats
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Kept completions of some of a step's questions: advantages and weights are [B', G], the
-    log-probabilities of the reference [B' G, T].
-    """
-
-    prompts: tuple[str, ...]
-    completions: Completions
-    advantage: Tensor
-    weight: Tensor
-    reference: Tensor
 
 
 def train_grip(
@@ -135,7 +123,9 @@ class GripRun:
         self.optimizer = torch.optim.AdamW(
             self.named.values(), lr=task.options.learning_rate, weight_decay=0.0
         )
-        self.executor = ThreadPoolExecutor(threads, initializer=one_thread_each)
+        # Threads would hold several parts in memory at once.
+        n_threads = threads if policy.rows is None else 1
+        self.executor = ThreadPoolExecutor(n_threads, initializer=one_thread_each)
         self.step = 0
         self.history: list[list[float]] = []
         self.validated: list[int] = []
@@ -159,9 +149,11 @@ class GripRun:
         keep = kept(rewards, options.group, options.sampling, rng)
         of_kept = np.take_along_axis(rewards, keep, axis=1)
         pieces = self._pieces(asked, drawn, keep, of_kept)
-        norms = []
+        norms, weights = [], list(self.named.values())
         for _ in range(options.updates):
-            results = self._map(lambda piece: self._gradients(piece, len(asked)), pieces)
+            results = self._map(
+                lambda piece: gradients(self.policy, piece, options, weights, len(asked)), pieces
+            )
             norms.append(self.executor.submit(self._apply, [g for _, g in results]).result())
         rollouts = Rollouts(drawn, judged, of_kept, rewards.shape[1])
         row = rollouts.measures(self.task.output_filter)
@@ -268,47 +260,34 @@ class GripRun:
         sampling = Sampling(seed, self.task.max_new_tokens)
         return self._map(
             lambda some: self.policy.sample(some.prompts, n, sampling, forced=some.forced),
-            _split(asked),
+            split(asked),
         )
 
     def _pieces(
         self, asked: Questions, drawn: list[Completions], keep: Any, rewards: Floats
-    ) -> list[_Piece]:
+    ) -> list[Piece]:
         """Return the kept completions of each piece with what the objective needs of them."""
         options, target = self.options, torch.from_numpy(rewards)
         advantage = grip.advantages(target)
         weight = grip.weights(target, options.weights, options.weight_temperature)
         rest, prepared = 0, []
-        for some, part in zip(_split(asked), drawn, strict=True):
+        for some, part in zip(split(asked), drawn, strict=True):
             here = slice(rest, rest + len(some))
             rest += len(some)
             first = np.arange(len(some))[:, None] * (len(part) // len(some))
             rows = torch.from_numpy((first + keep[here]).ravel())
             prepared.append((some.prompts, part.at(rows), advantage[here], weight[here]))
+        sampled = [part.log_probs for _, part, *_ in prepared]
+        if self.policy.plain.dtype != torch.float32:
+            # Sampling adds the adapter to the weights, whose rounding would then move the ratio to
+            # the policy that sampled away from 1 before the first update.
+            sampled = self._map(lambda x: known_log_probs(self.policy, x[0], x[1]), prepared)
         with reference(self.policy) as old:
-            known = self._map(lambda x: _without_gradient(old, x[0], x[1]), prepared)
+            known = self._map(lambda x: known_log_probs(old, x[0], x[1]), prepared)
         return [
-            _Piece(*x, reference=log_probs) for x, log_probs in zip(prepared, known, strict=True)
+            Piece(*each, old=of_sampling, reference=of_reference)
+            for each, of_sampling, of_reference in zip(prepared, sampled, known, strict=True)
         ]
-
-    def _gradients(self, piece: _Piece, questions: int) -> tuple[grip.Objective, list[Tensor]]:
-        """Return the objective of a piece's questions, and the gradients of its share of -J."""
-        shape = (*piece.advantage.shape, -1)
-        completions = piece.completions
-        log_probs = self.policy.log_probs(piece.prompts, completions)
-        objective = grip.objective(
-            log_probs.view(shape),
-            completions.log_probs.view(shape),
-            piece.reference.view(shape),
-            completions.mask.view(shape),
-            piece.advantage,
-            piece.weight,
-            epsilon=self.options.epsilon,
-            beta=self.options.beta,
-        )
-        loss = -objective.value * (len(piece.advantage) / questions)
-        gradients = torch.autograd.grad(loss, list(self.named.values()), materialize_grads=True)
-        return objective, list(gradients)
 
     def _apply(self, parts: list[list[Tensor]]) -> float:
         """Add up the gradients and update the adapter, unless one is not finite; return the norm
@@ -332,16 +311,27 @@ class GripRun:
         first = self.task.validation[0]
         held = first.at(np.arange(min(PROBES, len(first))))
         drawn = self._sampled(held, 1, self._seed(self.step, _PROBE_STREAM))
-        pairs = [(some.prompts, part) for some, part in zip(_split(held), drawn, strict=True)]
+        pairs = [
+            (some.prompts, part)
+            for some, whole in zip(split(held), drawn, strict=True)
+            for part in self.policy.parts(whole)
+        ]
 
         @torch.no_grad()
         def distributions(pair: tuple[tuple[str, ...], Completions]) -> Tensor:
             return self.policy.log_distributions(*pair)
 
-        own = self._map(distributions, pairs)
-        with reference(self.policy):
-            other = self._map(distributions, pairs)
-        return divergence(list(zip(own, other, drawn, strict=True)))
+        # All at once on threads, unless memory holds only the distributions of a few completions.
+        together = len(pairs) if self.policy.rows is None else 1
+        found = []
+        for begin in range(0, len(pairs), together):
+            some_pairs = pairs[begin : begin + together]
+            own = self._map(distributions, some_pairs)
+            with reference(self.policy):
+                other = self._map(distributions, some_pairs)
+            measured = zip(own, other, some_pairs, strict=True)
+            found += [distances(mine, its, part) for mine, its, (_, part) in measured]
+        return divergence(found)
 
     def _seed(self, *parts: int) -> int:
         return int(np.random.SeedSequence([self.task.seed, *parts]).generate_state(1)[0])
@@ -369,16 +359,3 @@ class GripRun:
         reference.
         """
         return self.history[step - 1][COLUMNS.index("exact_kl")] if step else 0.0
-
-
-def _split(asked: Questions) -> list[Questions]:
-    """Return the questions in at most `_PIECES` parts, whatever the number of threads."""
-    parts = np.array_split(np.arange(len(asked)), min(_PIECES, len(asked)))
-    return [asked.at(rows) for rows in parts]
-
-
-@torch.no_grad()
-def _without_gradient(
-    policy: LanguagePolicy, prompts: tuple[str, ...], completions: Completions
-) -> Tensor:
-    return policy.log_probs(prompts, completions)

@@ -100,27 +100,46 @@ def of_update(
     }
 
 
-def divergence(parts: list[tuple[Tensor, Tensor, Completions]]) -> dict[str, float]:
-    """Return divergence and entropy per token from the distributions [R, T, V] of policy and
-    reference. The standard error of k3 counts completions, whose tokens depend on each other.
+@dataclass(frozen=True)
+class Distances:
+    """How far policy and reference are apart on some completions.
+
+    exact, entropy: sums over all tokens, in nats. k3, lengths: float32 [R] and int64 [R], the
+    estimate summed over each completion, and its tokens; on the CPU.
     """
-    exact, entropy, sums, lengths = 0.0, 0.0, [], []
-    for own, other, completions in parts:
-        mask, n = completions.mask, int(completions.mask.sum())
-        exact += n * float(grip.exact_kl(own, other, mask))
-        entropy += n * float(grip.entropy(own, mask))
-        tokens_at = completions.ids[..., None]
-        chosen, known = own.gather(-1, tokens_at), other.gather(-1, tokens_at)
-        sums.append(grip.k3(chosen[..., 0], known[..., 0], mask).sum(-1))
-        lengths.append(mask.sum(-1))
-    total, length = torch.cat(sums).double().numpy(), torch.cat(lengths).double().numpy()
+
+    exact: float
+    entropy: float
+    k3: Tensor
+    lengths: Tensor
+
+
+def distances(own: Tensor, other: Tensor, completions: Completions) -> Distances:
+    """Return the distances from the distributions [R, T, V] of policy and reference."""
+    mask, ids = completions.mask.to(own.device), completions.ids.to(own.device)
+    n = int(mask.sum())
+    chosen, known = own.gather(-1, ids[..., None]), other.gather(-1, ids[..., None])
+    return Distances(
+        exact=n * float(grip.exact_kl(own, other, mask)),
+        entropy=n * float(grip.entropy(own, mask)),
+        k3=grip.k3(chosen[..., 0], known[..., 0], mask).sum(-1).cpu(),
+        lengths=completions.mask.sum(-1),
+    )
+
+
+def divergence(parts: Sequence[Distances]) -> dict[str, float]:
+    """Return divergence and entropy per token. The standard error of k3 counts completions, whose
+    tokens depend on each other.
+    """
+    total = torch.cat([part.k3 for part in parts]).double().numpy()
+    length = torch.cat([part.lengths for part in parts]).double().numpy()
     tokens, mean = length.sum(), total.sum() / length.sum()
     residuals = np.sum((total - mean * length) ** 2) * len(total) / max(len(total) - 1, 1)
     return {
-        "exact_kl": exact / tokens,
+        "exact_kl": sum(part.exact for part in parts) / tokens,
         "k3": float(mean),
         "k3_standard_error": float(np.sqrt(residuals) / tokens),
-        "entropy": entropy / tokens,
+        "entropy": sum(part.entropy for part in parts) / tokens,
     }
 
 

@@ -21,19 +21,22 @@ from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def load_hub(model: str, revision: str | None, local_only: bool) -> LanguagePolicy:
-    """Return a language model in float32 with its tokenizer.
+def load_hub(
+    model: str, revision: str | None, local_only: bool, dtype: torch.dtype = torch.float32
+) -> LanguagePolicy:
+    """Return a language model with its tokenizer, on the CPU.
 
     model: an id of the hub such as `Qwen/Qwen2.5-7B-Instruct`, or a directory with config.json,
     tokenizer and *.safetensors, or with one *.gguf file. revision: the commit of an id, 40 hex
     digits; None for a directory. local_only: never ask the hub, read what was downloaded before.
+    dtype: of the weights, whatever the files have.
 
     Raises CheckpointError, which says what to do, for an unpinned id, a directory without such
     files, a model type that the decoder does not know, and a model that cannot be had.
     """
     directory = Path(model).expanduser()
     if directory.is_dir():
-        return _loaded(str(directory), True, _options_of(directory, revision))
+        return _loaded(str(directory), True, dtype, _options_of(directory, revision))
     if Path(model).is_absolute() or model.count("/") != 1:
         raise CheckpointError(
             f"{model!r} is neither a directory nor an id of the hub; allowed: an existing "
@@ -44,7 +47,7 @@ def load_hub(model: str, revision: str | None, local_only: bool) -> LanguagePoli
             f"{model}: its revision is {revision!r}; allowed is a commit of the hub, 40 hex digits "
             "(a branch can change). It is shown on the model's page under `Files and versions`"
         )
-    return _loaded(model, local_only, {"revision": revision, "use_safetensors": True})
+    return _loaded(model, local_only, dtype, {"revision": revision, "use_safetensors": True})
 
 
 def _options_of(directory: Path, revision: str | None) -> dict[str, Any]:
@@ -71,14 +74,14 @@ def _options_of(directory: Path, revision: str | None) -> dict[str, Any]:
     )
 
 
-def _loaded(source: str, local_only: bool, options: dict[str, Any]) -> LanguagePolicy:
+def _loaded(
+    source: str, local_only: bool, dtype: torch.dtype, options: dict[str, Any]
+) -> LanguagePolicy:
     common = {"local_files_only": local_only, "trust_remote_code": False}
     options_of_tokenizer = {k: v for k, v in options.items() if k != "use_safetensors"}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **common, **options_of_tokenizer)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, **common, **options
-        )
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **common, **options)
     except (OSError, ValueError, ImportError) as error:
         raise CheckpointError(
             f"{source}: could not be loaded: {type(error).__name__}: {error}. Without a "

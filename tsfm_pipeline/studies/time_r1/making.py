@@ -12,10 +12,12 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.scopes import schema_of
+from tsfm_pipeline.studies.chat import ChatError
 from tsfm_pipeline.studies.time_r1.datasets import DataSet
 from tsfm_pipeline.studies.time_r1.drafts import Drafts, make_drafts
 from tsfm_pipeline.studies.time_r1.quality import drift_problems, facts_of, schema_problems
 from tsfm_pipeline.studies.time_r1.raw_values import raw_values
+from tsfm_pipeline.studies.time_r1.recipes import RecipeError
 from tsfm_pipeline.studies.time_r1.samples import make_samples, usable_rows
 from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
 from tsfm_pipeline.studies.time_r1.sources import Series
@@ -28,14 +30,14 @@ from tsfm_pipeline.studies.time_r1.tables import (
     SAMPLES,
     TABLES,
 )
-from tsfm_pipeline.studies.time_r1.teacher import GridTeacher, teach
+from tsfm_pipeline.studies.time_r1.teacher import ANSWER, RecordedTeacher, Teacher, teach
+from tsfm_pipeline.studies.time_r1.teachers import teacher_of
 from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 Row = dict[str, Any]
-TEACHER = GridTeacher()
 TRAIN_PARTS: tuple[Part, ...] = ("train", "validation")
 
 
@@ -98,7 +100,11 @@ def _drift(experiment: Experiment, series: Series, spec: DataSet) -> list[str]:
 
 
 def sft_candidates(experiment: Experiment, forecaster: "FrozenForecaster") -> pl.DataFrame:
-    """Return every draft of every training and validation window, and the teacher's choice."""
+    """Return every draft of every training and validation window, every answer of a teacher that is
+    asked for its own, and the teacher's choice. Raises RecipeError for a teacher that does not
+    answer, and as `teacher_of` does.
+    """
+    teacher = teacher_of(experiment.profile, experiment.recipe)
     frames = []
     for name in experiment.present(experiment.recipe.train):
         for part in TRAIN_PARTS:
@@ -106,7 +112,10 @@ def sft_candidates(experiment: Experiment, forecaster: "FrozenForecaster") -> pl
             drafts = make_drafts(windows, forecaster, experiment.recipe.contexts)
             usable = usable_rows(windows, drafts)
             windows, drafts = windows.at(usable), drafts.at(usable)
-            joined, choice = teach(TEACHER, windows, drafts)
+            try:
+                joined, choice = teach(teacher, windows, drafts)
+            except ChatError as error:
+                raise RecipeError(f"{name}: the teacher gave no answer: {error}") from error
             by_candidate = []
             for candidate in joined.names:
                 chosen = np.array([taken == candidate for taken in choice.names])
@@ -130,8 +139,12 @@ def sft_candidates(experiment: Experiment, forecaster: "FrozenForecaster") -> pl
     return pl.concat(frames)
 
 
-def drafted_windows(experiment: Experiment, part: Part) -> Iterator[tuple[str, Windows, Drafts]]:
-    """Yield each data set to train on with its windows and their drafts, as stored."""
+def drafted_windows(
+    experiment: Experiment, part: Part
+) -> Iterator[tuple[str, Windows, Drafts, Teacher]]:
+    """Yield each data set to train on with its windows, their drafts and what the teacher offered
+    for them, as stored: an endpoint need not be asked twice, nor answer the same again.
+    """
     stored = experiment.tables.read(CANDIDATES)
     for name in experiment.present(experiment.recipe.train):
         windows = training_windows(experiment, name, part)
@@ -144,15 +157,18 @@ def drafted_windows(experiment: Experiment, part: Part) -> Iterator[tuple[str, W
             for row, key in enumerate(zip(windows.channels, windows.origins.tolist(), strict=True))
         }
         kept = [at[key] for key in first.select("channel", "origin").iter_rows()]
-        yield (
-            name,
-            windows.at(kept),
-            Drafts(
-                values={each: matrix(rows["forecast"]) for each, rows in by_name.items()},
-                deciles={},
-                backtests={each: matrix(rows["backtest"]) for each, rows in by_name.items()},
-            ),
+        values = {each: matrix(rows["forecast"]) for each, rows in by_name.items()}
+        answers = {each: found for each, found in values.items() if each.startswith(ANSWER)}
+        drafts = Drafts(
+            values={each: found for each, found in values.items() if each not in answers},
+            deciles={},
+            backtests={
+                each: matrix(rows["backtest"])
+                for each, rows in by_name.items()
+                if each not in answers
+            },
         )
+        yield name, windows.at(kept), drafts, RecordedTeacher(answers or drafts.values)
 
 
 def matrix(lists: pl.Series) -> Floats:
@@ -164,11 +180,11 @@ def sft_samples(experiment: Experiment) -> pl.DataFrame:
     """Return prompts and completions of every variant."""
     profile, frames = experiment.profile, []
     for part, variant in product(TRAIN_PARTS, (PLAIN, DRAFTED)):
-        for name, windows, drafts in drafted_windows(experiment, part):
+        for name, windows, drafts, teacher in drafted_windows(experiment, part):
             samples = make_samples(
                 windows,
                 drafts,
-                TEACHER,
+                teacher,
                 experiment.codec,
                 profile.prompt,
                 with_draft=variant == DRAFTED,

@@ -5,7 +5,8 @@ What belongs here: which methods are asked about which test windows. What does n
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,15 +83,17 @@ def policy_checks(experiment: Experiment) -> pl.DataFrame:
 def slow_thinking_answers(experiment: Experiment, forecaster: "FrozenForecaster") -> pl.DataFrame:
     """Return the forecast of every method for every test window."""
     adapters = experiment.tables.read(ADAPTERS)
-    policies = {
-        variant: trained(experiment, adapters, variant)
-        for variant in (PLAIN, DRAFTED, GRIP, GRPO, MORE_SFT)
-    }
+
+    # Of a model of billions of parameters, memory holds one at a time.
+    @lru_cache(maxsize=1)
+    def policy_of(variant: str) -> LanguagePolicy:
+        return trained(experiment, adapters, variant)
+
     frames = []
     for name in experiment.present(experiment.recipe.evaluate):
         for window_set, windows in test_windows(experiment, name):
             for method, forecast, extra in _forecasts(
-                experiment, name, windows, policies, forecaster
+                experiment, name, windows, policy_of, forecaster
             ):
                 frames.append(
                     frame(
@@ -106,7 +109,7 @@ def _forecasts(
     experiment: Experiment,
     name: str,
     windows: Windows,
-    policies: dict[str, LanguagePolicy],
+    policy_of: Callable[[str], LanguagePolicy],
     forecaster: "FrozenForecaster",
 ) -> Iterator[tuple[str, Forecast, dict[str, Any]]]:
     contexts, options = experiment.recipe.contexts, experiment.profile.thinking
@@ -133,7 +136,7 @@ def _forecasts(
         (methods.GRIP_GREEDY, GRIP, draft, True),
     ):
         answers = answer(
-            _asker(experiment, name, policies[variant]),
+            _asker(experiment, name, policy_of(variant)),
             windows,
             shown,
             thoughts,
@@ -141,7 +144,7 @@ def _forecasts(
             greedy=greedy,
         )
         yield method, _answered(answers, greedy), {"tokens": answers.tokens}
-    asker = _asker(experiment, name, policies[GRIP])
+    asker = _asker(experiment, name, policy_of(GRIP))
     thought = think(asker, windows, forecaster, contexts, drafts=drafts_by_origin)
     failed = thought.failures == thought.answers
     extra = {

@@ -67,8 +67,8 @@ def sft_adapter(experiment: Experiment) -> pl.DataFrame:
     rows = []
     for variant in (PLAIN, DRAFTED):
         folder = _work(experiment, SFT, variant)
-        policy = starting_policy(experiment.profile)
-        _, result = _warmed_up(experiment, policy, variant, folder)
+        # A policy that is kept longer than its training would be in memory beside the next one.
+        result = _warmed_up(experiment, starting_policy(experiment.profile), variant, folder)[1]
         rows.append(
             {
                 "variant": variant,
@@ -211,7 +211,7 @@ def asked(experiment: Experiment, part: Part) -> tuple[Questions, ...]:
         questions_of(
             windows, drafts, experiment.codec, experiment.profile.prompt, experiment.about(name)
         )
-        for name, windows, drafts in drafted_windows(experiment, part)
+        for name, windows, drafts, _ in drafted_windows(experiment, part)
     )
 
 

@@ -132,10 +132,32 @@ class Profile(_Options):
         description="number: one token per number; text: numbers as people write them"
     )
     prompt: str = Field(description="name of a template in the folder `templates`")
+    device: str = Field(
+        "cpu",
+        pattern="^(auto|cpu|cuda(:[0-9]+)?)$",
+        description="where the policy computes: cpu, cuda, cuda:1 and so on; auto: cuda where "
+        "there is one, else cpu",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the weights; adapters are float32 while they are trained"
+    )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="a whole number, at least 1: sequences that are learnt from together, which "
+        "bounds the memory of a large model and changes what is learnt by rounding alone; null: "
+        "half of a batch",
+    )
+    teacher: Literal["grid", "endpoint", "policy"] = Field(
+        "grid",
+        description="who gives candidates for supervised answers; grid: the drafts; endpoint: a "
+        "model behind TSFM_TEACHER_URL; policy: the profile's own model before its training",
+    )
     answer: Literal["candidate", "truth"] = Field(
-        "candidate",
-        description="of supervised samples; candidate: the answer is the teacher's; truth: it is "
-        "what really came",
+        "truth",
+        description="of supervised samples; truth: the answer is what really came; candidate: it "
+        "is the teacher's, and a policy that is then asked with a given reason, as all are, "
+        "learns to repeat the draft that the reason names",
     )
     lora: LoraOptions = LoraOptions()
     warm_up: WarmUpOptions = WarmUpOptions()

@@ -2,6 +2,11 @@
 
 What belongs here: the filters, the rate of texts that they object to, and what is shown instead.
 What does not: reading numbers from a text (`answers`), and where texts are shown.
+
+What people read are the reasons of `slow_thinking`, which every one of them passes through `shown`
+there: the service's answer, the column `reason`, the report and the section of a fleet take them
+from it. They are told from findings. What a policy writes itself is read for its numbers alone, and
+`objection_rate` of it is measured while GRIP learns.
 """
 
 import re
@@ -72,6 +77,15 @@ class WordList:
         return re.compile(rf"(?<!\w)(?:{listed})(?!\w)", re.IGNORECASE)
 
 
+def _blocked_words() -> tuple[str, ...]:
+    text = files("tsfm_pipeline.studies.time_r1").joinpath("blocked_words.txt").read_text("utf-8")
+    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+FOR_PEOPLE = WordList()
+"""For the sentences that slow thinking tells people, which are plain English whatever the codec."""
+
+
 def output_filter_of(codec: str) -> OutputFilter:
     """Return the filter of a policy by the name of its codec: the own policy has a closed
     vocabulary, a language model an open one.
@@ -87,8 +101,3 @@ def objection_rate(texts: Sequence[str], output_filter: OutputFilter) -> float:
 def shown(text: str, output_filter: OutputFilter) -> str:
     """Return the text if the filter has no objection, and `WITHHELD` otherwise."""
     return WITHHELD if output_filter.objections(text) else text
-
-
-def _blocked_words() -> tuple[str, ...]:
-    text = files("tsfm_pipeline.studies.time_r1").joinpath("blocked_words.txt").read_text("utf-8")
-    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))

@@ -1,11 +1,13 @@
 """Policies: language models that write completions, and say how likely each token of one was.
 
 What belongs here: sampling with an explicit seed, and differentiable log-probabilities. What does
-not: where models come from (`own_policy`, `hub`), adapters (`adapters`), the right form of a
-completion (`grammar`, `answers`), and training.
+not: where models come from (`own_policy`, `hub`), adapters (`adapters`), how one token is drawn
+(`drawing`), the right form of a completion (`grammar`, `answers`), and training.
+
+Completions and log-probabilities are on the CPU, where they are read and rewarded. Everything that
+a model computes with is on the model's device.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -21,12 +23,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from tsfm_pipeline.studies.time_r1.decoding import Decoder, positions_of
+from tsfm_pipeline.studies.time_r1.drawing import drawn, uniforms
 from tsfm_pipeline.studies.time_r1.grammar import Grammar
 from tsfm_pipeline.studies.time_r1.tokenizer import as_asked
 from tsfm_pipeline.studies.time_r1.vocabulary import ANSWER_END
 
 MOST_ROWS = 256
 """Completions that are sampled together; more are sampled in turns."""
+SAMPLED_PER_ROW = 16
+"""Sampling keeps keys and values alone, and a gradient every activation of every layer."""
 _TAIL = 16
 """Last tokens that are searched for the end tag where it is more than one token."""
 
@@ -104,11 +109,14 @@ class LanguagePolicy:
     """A causal language model of the type Qwen2 or Llama with its tokenizer.
 
     model: with or without adapters of peft. A tokenizer with a chat template wraps each prompt as
-    what a user says.
+    what a user says. rows: the most completions that are learnt from together, which bounds the
+    memory of a large model; `SAMPLED_PER_ROW` times as many are sampled together. None: all that
+    are asked for, of which `MOST_ROWS` are sampled together.
     """
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
+    rows: int | None = None
 
     @property
     def plain(self) -> PreTrainedModel:
@@ -116,6 +124,18 @@ class LanguagePolicy:
         if isinstance(self.model, PeftModel):
             return cast(PreTrainedModel, self.model.get_base_model())
         return self.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.plain.device
+
+    def parts(self, completions: Completions) -> list[Completions]:
+        """Return completions in parts of at most `rows`, in their order."""
+        n = len(completions)
+        if self.rows is None or n <= self.rows:
+            return [completions]
+        return [completions.at(rows) for rows in torch.arange(n).split(self.rows)]
 
     def sample(
         self,
@@ -149,12 +169,21 @@ class LanguagePolicy:
                     f"max_new_tokens is {sampling.max_new_tokens}, but a completion of this "
                     f"grammar may need {needed}; allowed is at least that"
                 )
-        chunk = max(1, MOST_ROWS // n)
+        most = MOST_ROWS if self.rows is None else SAMPLED_PER_ROW * self.rows
+        chunk = max(1, most // n)
+        of_each = torch.arange(n).split(n if self.rows is None else most)
         parts = []
         with torch.inference_mode(), _one_thread(), _evaluating(self.plain):
             for first in range(0, len(prompts), chunk):
                 some = slice(first, first + chunk)
-                parts.append(self._sample(written[some], n, sampling, grammar, starts[some]))
+                for of_prompt in of_each:
+                    draws = [
+                        uniforms(each, n, sampling.max_new_tokens, sampling.seed)[of_prompt]
+                        for each in written[some]
+                    ]
+                    parts.append(
+                        self._sample(written[some], draws, sampling, grammar, starts[some])
+                    )
         ids = _joined([part[0] for part in parts], self._padding)
         mask = _joined([part[1] for part in parts], False)
         log_probs = _joined([part[2] for part in parts], 0.0)
@@ -175,17 +204,33 @@ class LanguagePolicy:
         return Completions(index, ids, mask, unknown, ended, tuple(texts), ("",) * len(texts))
 
     def log_probs(self, prompts: Sequence[str], completions: Completions) -> Tensor:
-        """Return the log-probability of every token, float [R, T], differentiable; 0 where the
-        mask is false. prompts: the N that the completions' `prompt_index` counts.
+        """Return the log-probability of every token, float32 [R, T] on the CPU, differentiable; 0
+        where the mask is false. prompts: the N that the completions' `prompt_index` counts.
+
+        What a gradient needs is kept for all completions: to bound it, ask part by part (`parts`).
         """
-        distributions = self.log_distributions(prompts, completions)
-        chosen = distributions.gather(-1, completions.ids[..., None])[..., 0]
-        return chosen.masked_fill(~completions.mask, 0.0)
+        parts = [self._log_probs(prompts, part) for part in self.parts(completions)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _log_probs(self, prompts: Sequence[str], completions: Completions) -> Tensor:
+        # Of a large vocabulary, a row of the output layer is the largest tensor of all: those
+        # behind a completion's last token are not computed.
+        hidden = self._hidden(prompts, completions)[completions.mask.to(self.device)]
+        logits = self.plain.lm_head(hidden).float()
+        ids = completions.ids[completions.mask].to(self.device)
+        found = logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+        return torch.zeros(completions.mask.shape).masked_scatter(completions.mask, found.cpu())
 
     def log_distributions(self, prompts: Sequence[str], completions: Completions) -> Tensor:
         """Return the log-probability of every token of the vocabulary at every place of the
-        completions, float [R, T, V], differentiable. A prompt is computed once for all of its
-        completions.
+        completions, float32 [R, T, V] on the model's device, differentiable; of all completions at
+        once, so that a large model is asked part by part (`parts`).
+        """
+        return self.plain.lm_head(self._hidden(prompts, completions)).float().log_softmax(-1)
+
+    def _hidden(self, prompts: Sequence[str], completions: Completions) -> Tensor:
+        """Return what the output layer reads at every place of the completions [R, T, D]. A prompt
+        is computed once for all of its completions.
         """
         asked, rows = completions.prompt_index.unique(return_inverse=True)
         ids, mask = self._padded(
@@ -194,46 +239,54 @@ class LanguagePolicy:
                 for i in asked.tolist()
             ]
         )
+        rows = rows.to(self.device)
         model = self.plain
         cache = DynamicCache(config=model.config)
         positions = positions_of(mask)
         first = model.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True
         ).last_hidden_state[rows, -1:]
-        hidden = first
-        if completions.ids.shape[1] > 1:
-            cache.batch_select_indices(rows)
-            steps = torch.arange(completions.ids.shape[1] - 1)
-            later = model.model(
-                input_ids=completions.ids[:, :-1],
-                attention_mask=torch.cat((mask[rows], completions.mask[:, :-1]), dim=1),
-                position_ids=positions[rows, -1:] + 1 + steps,
-                cache=cache,
-                use_cache=True,
-            ).last_hidden_state
-            hidden = torch.cat((first, later), dim=1)
-        return model.lm_head(hidden).log_softmax(-1)
+        if completions.ids.shape[1] == 1:
+            return first
+        cache.batch_select_indices(rows)
+        written = completions.mask[:, :-1].to(self.device)
+        steps = torch.arange(written.shape[1], device=self.device)
+        later = model.model(
+            input_ids=completions.ids[:, :-1].to(self.device),
+            attention_mask=torch.cat((mask[rows], written), dim=1),
+            position_ids=positions[rows, -1:] + 1 + steps,
+            cache=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return torch.cat((first, later), dim=1)
 
     def _sample(
         self,
         prompts: list[list[int]],
-        n: int,
+        draws: list[Tensor],
         sampling: Sampling,
         grammar: Grammar | None,
         starts: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return ids, mask, log_probs [R, T'] and ended [R] of n completions per prompt."""
-        uniforms = torch.cat([_uniforms(prompt, n, sampling) for prompt in prompts])
-        states = starts.repeat_interleave(n)
+        """Return ids, mask, log_probs [R, T'] and ended [R] of n completions per prompt.
+
+        draws: of each prompt, float64 [n, T]. starts: int64, the state that a prompt leads to.
+        """
+        device, n = self.device, len(draws[0])
+        draw = torch.cat(draws).to(device)
+        states = starts.repeat_interleave(n).to(device)
+        if grammar is not None:
+            grammar = grammar.to(device)
         decoder = Decoder(self.plain, *self._padded(prompts), n, sampling.max_new_tokens)
         logits = decoder.logits
         rows = len(logits)
         # A tokenizer takes as long to say these as a step of a small model takes.
         padding, end, tag = self._padding, self.tokenizer.eos_token_id, self._ids(ANSWER_END)
-        ids = torch.full((rows, sampling.max_new_tokens), padding)
-        mask = torch.zeros(ids.shape, dtype=torch.bool)
-        log_probs = torch.zeros(ids.shape)
-        running, ended = torch.ones(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
+        ids = torch.full((rows, sampling.max_new_tokens), padding, device=device)
+        mask = torch.zeros(ids.shape, dtype=torch.bool, device=device)
+        log_probs = torch.zeros(ids.shape, device=device)
+        running = torch.ones(rows, dtype=torch.bool, device=device)
+        ended = torch.zeros(rows, dtype=torch.bool, device=device)
         n_steps = 0
         for step in range(sampling.max_new_tokens):
             if time.monotonic() > sampling.until:
@@ -241,7 +294,14 @@ class LanguagePolicy:
             allowed = None
             if grammar is not None:
                 allowed = grammar.allowed(states, logits.shape[1]) | ~running[:, None]
-            chosen = _drawn(logits, uniforms[:, step], sampling, allowed)
+            chosen = drawn(
+                logits,
+                draw[:, step],
+                sampling.temperature,
+                sampling.top_p,
+                sampling.numbers,
+                allowed,
+            )
             found = logits.float().log_softmax(-1).gather(1, chosen[:, None])[:, 0]
             ids[:, step] = torch.where(running, chosen, padding)
             log_probs[:, step] = torch.where(running, found, 0.0)
@@ -255,14 +315,15 @@ class LanguagePolicy:
             if not running.any() or n_steps == sampling.max_new_tokens:
                 break
             logits = decoder.advance(ids[:, step])
-        return ids[:, :n_steps], mask[:, :n_steps], log_probs[:, :n_steps], ended
+        written = (ids[:, :n_steps], mask[:, :n_steps], log_probs[:, :n_steps])
+        return written[0].cpu(), written[1].cpu(), written[2].cpu(), ended.cpu()
 
     def _closed(self, ids: Tensor, tag: list[int]) -> Tensor:
         """Return whether each row has just written the end tag, bool [R]."""
         if len(tag) == 1:
             return ids[:, -1] == tag[0]
-        tails = self.tokenizer.batch_decode(ids[:, -_TAIL:])
-        return torch.tensor([ANSWER_END in tail for tail in tails])
+        tails = self.tokenizer.batch_decode(ids[:, -_TAIL:].cpu().tolist())
+        return torch.tensor([ANSWER_END in tail for tail in tails], device=ids.device)
 
     def _texts(self, heads: list[list[int]], ids: Tensor, mask: Tensor) -> tuple[str, ...]:
         """Return the texts of rows [R, T] behind their forced tokens, without end tokens."""
@@ -292,52 +353,14 @@ class LanguagePolicy:
         return int(self.tokenizer.eos_token_id if padding is None else padding)
 
     def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Return ids int64 [N, P], padded on the left, and what is not padding, bool [N, P]."""
+        """Return ids int64 [N, P], padded on the left, and what is not padding, bool [N, P]; on the
+        model's device.
+        """
         longest = max(map(len, rows))
         ids = torch.tensor([[self._padding] * (longest - len(row)) + row for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
-        return ids, torch.arange(longest) >= longest - lengths[:, None]
-
-
-def _uniforms(prompt: Sequence[int], n: int, sampling: Sampling) -> Tensor:
-    """Return the draws for one prompt's completions, float64 [n, T] in [0, 1)."""
-    text = f"{sampling.seed}:{','.join(map(str, prompt))}"
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-    generator = torch.Generator().manual_seed(seed)
-    shape = (n, sampling.max_new_tokens)
-    return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def _most_likely(logits: Tensor, numbers: range) -> Tensor:
-    """Return the most likely token of each row, or the middle number where that is a number."""
-    likeliest = logits.argmax(-1)
-    if not numbers:
-        return likeliest
-    below = logits[:, numbers.start : numbers.stop].double().softmax(-1).cumsum(-1)
-    middle = numbers.start + (below < 0.5).sum(-1)
-    is_number = (likeliest >= numbers.start) & (likeliest < numbers.stop)
-    return torch.where(is_number, middle, likeliest)
-
-
-def _drawn(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor | None) -> Tensor:
-    """Return one token per row, int64 [R], by the inverse of the distribution function."""
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    if sampling.temperature == 0:
-        return _most_likely(logits, sampling.numbers)
-    shares = (logits.double() / sampling.temperature).softmax(-1)
-    if sampling.top_p < 1:
-        ordered, order = shares.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered
-        shares = torch.zeros_like(shares).scatter(
-            -1, order, ordered.masked_fill(before >= sampling.top_p, 0.0)
-        )
-    cumulative = shares.cumsum(-1)
-    total = cumulative[:, -1]
-    # A draw just below 1 may be rounded to the total, which no token exceeds.
-    below = torch.nextafter(total, torch.zeros_like(total))
-    drawn = torch.minimum(uniforms * total, below)
-    return torch.searchsorted(cumulative, drawn[:, None], right=True)[:, 0]
+        mask = torch.arange(longest) >= longest - lengths[:, None]
+        return ids.to(self.device), mask.to(self.device)
 
 
 def _joined(parts: list[Tensor], value: float) -> Tensor:

@@ -76,14 +76,15 @@ def divergence_of(
     completions = policy.sample(
         asked.prompts, 1, Sampling(seed, options.max_new_tokens), forced=asked.forced
     )
-    own, other = (
-        each.log_distributions(asked.prompts, completions) for each in (policy, reference)
-    )
-    chosen = completions.ids[..., None]
-    k3 = grip.k3(own.gather(-1, chosen)[..., 0], other.gather(-1, chosen)[..., 0], completions.mask)
-    lengths = completions.mask.sum(dim=-1)
-    exact = [
-        float(grip.exact_kl(own[row, None], other[row, None], completions.mask[row, None]))
-        for row in range(len(completions))
-    ]
-    return {"exact": exact, "k3": (k3.sum(dim=-1) / lengths).tolist()}
+    exact: list[float] = []
+    k3: list[float] = []
+    for part in policy.parts(completions):
+        own, other = (each.log_distributions(asked.prompts, part) for each in (policy, reference))
+        mask, chosen = part.mask.to(own.device), part.ids.to(own.device)[..., None]
+        estimate = grip.k3(own.gather(-1, chosen)[..., 0], other.gather(-1, chosen)[..., 0], mask)
+        k3 += (estimate.sum(dim=-1) / mask.sum(dim=-1)).cpu().tolist()
+        exact += [
+            float(grip.exact_kl(own[row, None], other[row, None], mask[row, None]))
+            for row in range(len(part))
+        ]
+    return {"exact": exact, "k3": k3}

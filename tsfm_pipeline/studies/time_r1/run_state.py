@@ -63,5 +63,10 @@ def restore(
     for name, parameter in named.items():
         parameter.copy_(tensors[f"weight.{name}"])
         if f"exp_avg.{name}" in tensors:
-            optimizer.state[parameter] = {m: tensors[f"{m}.{name}"] for m in _MOMENTS}
+            moments = {m: tensors[f"{m}.{name}"] for m in _MOMENTS}
+            # AdamW counts steps on the CPU, unless it is fused.
+            optimizer.state[parameter] = {
+                m: x if m == "step" and not optimizer.defaults["fused"] else x.to(parameter.device)
+                for m, x in moments.items()
+            }
     return tensors, header

@@ -9,12 +9,13 @@ inference: a prompt with the candidate nearest to the truth would tell the truth
 function of the history and of the teacher's choice alone. Only the choice, and the answer, depend
 on the truth.
 
-The answer is the chosen candidate by default, or the truth. The candidate is what the seed's
-teacher says, and a function of the history but for the choice: a short training can learn it, a
-greedy answer is a whole forecast instead of a walk through noise, and wherever the choice agrees
-with the backtest the correction is exactly 0. Its price is that the spread of sampled answers is
-that of the candidates, not that of what may come; GRIP then rewards the truth. The truth as answer
-is a proper target of the whole distribution, at the cost of numbers that nothing predicts.
+The answer is the truth in every shipped profile, or the chosen candidate. The candidate is what the
+seed's teacher says, and a function of the history but for the choice: a short training can learn
+it, a greedy answer is a whole forecast instead of a walk through noise, and wherever the choice
+agrees with the backtest the correction is exactly 0. Its price: the spread of sampled answers is
+that of the candidates, not that of what may come, and a given reason that names the shown draft
+always means an answer of 0. The truth as answer is a proper target of the whole distribution, at
+the cost of numbers that nothing predicts.
 """
 
 from collections.abc import Sequence

@@ -47,6 +47,10 @@ class Batch:
     ids: Tensor
     parts: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        return Batch(self.ids.to(device), self.parts.to(device))
+
     def pieces(self, n: int) -> list["Batch"]:
         """Return at most n parts of the batch with about equally many rows."""
         pairs = zip(self.ids.chunk(n), self.parts.chunk(n), strict=True)

@@ -36,6 +36,7 @@ from tsfm_pipeline.studies.time_r1.drafts import (
 from tsfm_pipeline.studies.time_r1.drafts import needed_past as past_of_drafts
 from tsfm_pipeline.studies.time_r1.findings import Finding, find
 from tsfm_pipeline.studies.time_r1.frames import frames_of
+from tsfm_pipeline.studies.time_r1.output_filter import FOR_PEOPLE, shown
 from tsfm_pipeline.studies.time_r1.policy import OutOfTime
 from tsfm_pipeline.studies.time_r1.reasons import own_words, sentence
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
@@ -230,7 +231,8 @@ class _Thinking:
         steps = self.asker.options.gate_origins * self.windows.horizon
         told = verdicts(thought, deviation, steps, GATE_TOLERANCE)
         pairs = zip(thought.reasons, told, strict=True)
-        return replace(thought, reasons=tuple(map(" ".join, pairs)))
+        reasons = (shown(" ".join(pair), FOR_PEOPLE) for pair in pairs)
+        return replace(thought, reasons=tuple(reasons))
 
     def _refined(self, rows: Ints) -> Floats:
         """Ask about some windows at all origins, and return the drafts, moved by `SHARE` towards

@@ -141,7 +141,8 @@ def scales_of(series: Series, windows: Windows) -> Floats:
 
 @dataclass(frozen=True)
 class WindowBatches:
-    """Batches of windows of each part, in order of time where order matters.
+    """Batches of windows of each part, in order of time where order matters: for a trainer that
+    reads windows. The study's own reads tokens of stored samples (`sequences`).
 
     batch: windows per batch; the last of a part may be smaller. past, stride: as in `windows_of`.
     seed: of the order of the training windows, another one in every epoch.

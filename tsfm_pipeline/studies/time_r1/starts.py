@@ -35,17 +35,20 @@ def codec_of(profile: Profile) -> Codec:
 
 
 def starting_policy(profile: Profile) -> "LanguagePolicy":
-    """Return the policy that a profile names, without adapters.
+    """Return the policy that a profile names, without adapters, on the profile's device.
 
-    Raises CheckpointError if it is absent, pickled, or not what its digest says.
+    Raises CheckpointError if it is absent, pickled, or not what its digest says, and if this
+    machine lacks the device.
     """
     from tsfm_pipeline.studies.time_r1.hub import load_hub
     from tsfm_pipeline.studies.time_r1.own_policy import load_policy
+    from tsfm_pipeline.studies.time_r1.placement import DTYPES, placed
 
     if profile.codec == "number":
-        return load_policy(_own_folder(profile))
+        return placed(load_policy(_own_folder(profile)), profile)
     local_only = os.environ.get(OFFLINE) == "1"
-    return load_hub(profile.model, profile.revision, local_only)
+    dtype = DTYPES[profile.dtype]
+    return placed(load_hub(profile.model, profile.revision, local_only, dtype), profile)
 
 
 def policy_digest(profile: Profile) -> str:

@@ -33,6 +33,11 @@ MORE_SFT_LOSSES = ("objective", "template", "think", "number")
 """What `grip_run` holds of each validation of `sft_more`, which has losses and no rewards."""
 
 
+_LATER = {"teacher": "grid", "dtype": "float32", "micro_batch": None}
+"""Fields of a profile that came after the first runs, with their defaults, which are left out, so
+that the runs of before keep their fingerprints."""
+
+
 def _of(*fields: str, profile: tuple[str, ...] = (), model: bool = False) -> Any:
     """Return a function that returns what decides a table: fields of the recipe and of its profile,
     and the frozen model.
@@ -42,7 +47,12 @@ def _of(*fields: str, profile: tuple[str, ...] = (), model: bool = False) -> Any
         recipe = context.recipe.model_dump(mode="json", include=set(fields))
         known: dict[str, Any] = {"recipe": recipe}
         if profile:
-            known["profile"] = context.profile.model_dump(mode="json", include=set(profile))
+            chosen = context.profile.model_dump(mode="json", include=set(profile))
+            known["profile"] = {
+                name: value
+                for name, value in chosen.items()
+                if name not in _LATER or value != _LATER[name]
+            }
             known["policy"] = context.policy
         if model:
             known["model"] = {"checkpoint": context.checkpoint_digest, "dtype": context.dtype}
@@ -53,6 +63,17 @@ def _of(*fields: str, profile: tuple[str, ...] = (), model: bool = False) -> Any
 
 _WINDOWS = ("look_back", "horizon", "contexts", "seed")
 """Fields that decide which windows are cut, and their drafts."""
+
+
+def _candidates(context: "RecipeContext") -> dict[str, Any]:
+    """Return what decides the candidates: the policy and its codec only where it teaches."""
+    fields = ("train", *_WINDOWS, "train_windows", "validation_windows")
+    teaching: tuple[str, ...] = ()
+    if context.profile.teacher != "grid":
+        teaching = ("teacher",)
+    if context.profile.teacher == "policy":
+        teaching = ("teacher", "model", "revision", "codec", "prompt", "dtype", "thinking")
+    return _of(*fields, profile=teaching, model=True)(context)
 
 
 def _sources(context: "RecipeContext") -> dict[str, Any]:
@@ -109,19 +130,18 @@ TABLES: dict[str, Table] = registry(
             question="What do frozen model and simple methods forecast for the training windows?",
             row="data set, part, channel, origin and candidate",
             inputs=(FACTS,),
-            parameters=_of(
-                "train",
-                *_WINDOWS,
-                "train_windows",
-                "validation_windows",
-                model=True,
-            ),
+            parameters=_candidates,
             columns=(
                 _SET,
                 _PART,
                 _CHANNEL,
                 _ORIGIN,
-                Column("candidate", TEXT, "median_of_drafts, frozen_<context>, or a simple method"),
+                Column(
+                    "candidate",
+                    TEXT,
+                    "median_of_drafts, frozen_<context>, a simple method, or answer_<number> of a "
+                    "teacher that is asked",
+                ),
                 Column("forecast", _NUMBERS, "of the steps after the origin", "of the data"),
                 Column(
                     "backtest",
@@ -165,7 +185,9 @@ TABLES: dict[str, Table] = registry(
             question="What does supervised training teach the policy?",
             row="variant",
             inputs=(SAMPLES,),
-            parameters=_of("seed", profile=("model", "revision", "lora", "warm_up")),
+            parameters=_of(
+                "seed", profile=("model", "revision", "dtype", "micro_batch", "lora", "warm_up")
+            ),
             key=("variant",),
             columns=(
                 _VARIANT,

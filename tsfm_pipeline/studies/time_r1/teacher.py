@@ -1,6 +1,6 @@
 """Teachers: where the candidates of supervised answers come from, and which one is taken.
 
-What belongs here: the `Teacher` protocol and its three kinds, and the choice among candidates,
+What belongs here: the `Teacher` protocol and its kinds, and the choice among candidates,
 which is the only place besides the answer itself where the truth of a training window is read. What
 does not: how a chosen candidate becomes a sample (`samples`), and the choice at inference, which
 knows no truth (`drafts.best_by_backtest`).
@@ -32,6 +32,8 @@ Bools = NDArray[np.bool_]
 FLOOR_SHARE = 0.1
 """Of the look-back's mean absolute value: the least denominator of a percentage error. ETT's loads
 cross 0, where a plain percentage is decided by whichever value happens to be nearest to it."""
+ANSWER = "answer_"
+"""Begins the names of candidates that a teacher was asked for; those of drafts do not."""
 UNNAMED = "series"
 """Stands for the names of data set and channel in what leaves the machine: a channel of a fleet is
 named after its tenant."""
@@ -81,6 +83,21 @@ class GridTeacher:
         return drafts.values
 
 
+@dataclass(frozen=True)
+class RecordedTeacher:
+    """What a teacher gave before.
+
+    given: its candidates by name, float64 [N, H], for the N windows that they are asked for again.
+    """
+
+    given: Mapping[str, Floats]
+    name: str = "recorded"
+
+    def candidates(self, windows: Windows, drafts: Drafts) -> dict[str, Floats]:
+        """Return what was given."""
+        return dict(self.given)
+
+
 class _AnsweringTeacher(ABC):
     """A language model that is asked for several forecasts of each window.
 
@@ -104,7 +121,7 @@ class _AnsweringTeacher(ABC):
             for row, answer in enumerate(read(texts[k :: self._n], self._codec, frames)):
                 if answer.values is not None and len(answer.values) == windows.horizon:
                     values[row] = answer.values
-            found[f"answer_{k + 1}"] = values
+            found[f"{ANSWER}{k + 1}"] = values
         return found
 
     @abstractmethod

@@ -38,6 +38,8 @@ COLUMNS = (
 """What the history of a run holds of each step: what was minimised, the mean negative log
 likelihood of each part in nats per token (NaN where a batch has none), and so on.
 """
+PIECES = 2
+"""Parts of a batch that threads take, where memory does not ask for more."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def loss_sums(model: "PreTrainedModel | PeftModel", batch: Batch, objective: Obj
     """Return the sums of one batch. The output layer is applied to scored positions only."""
     # An adapter lives inside the layers of the model that it wraps.
     causal: Any = model if isinstance(model, PreTrainedModel) else model.get_base_model()
-    weights = objective.token_weights()[batch.parts[:, 1:]]
+    batch = batch.to(causal.device)
+    weights = objective.token_weights().to(causal.device)[batch.parts[:, 1:]]
     scored = weights > 0
     hidden = causal.get_decoder()(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
     logits = causal.get_output_embeddings()(hidden[scored]).float()
@@ -98,11 +101,13 @@ def loss_sums(model: "PreTrainedModel | PeftModel", batch: Batch, objective: Obj
             _is_number(targets, objective.numbers), _smoothed(log_probs, targets, objective), exact
         )
     if objective.form_weight > 0 and objective.kinds is not None:
-        same = objective.kinds == objective.kinds[targets][:, None]
+        kinds = objective.kinds.to(targets.device)
+        same = kinds == kinds[targets][:, None]
         of_kind = log_probs.masked_fill(~same, -math.inf).logsumexp(-1)
         lost = lost - objective.form_weight * of_kind
+    parts = parts.cpu()
     nll = torch.zeros(len(Part), dtype=torch.float64)
-    nll.index_add_(0, parts, exact.detach().double())
+    nll.index_add_(0, parts, exact.detach().cpu().double())
     return LossSums(
         (weights[scored] * lost).sum(),
         float(weights.sum()),
@@ -120,7 +125,7 @@ def _smoothed(log_probs: Tensor, targets: Tensor, objective: Objective) -> Tenso
     deviations and at the ends of the grid.
     """
     reach = math.ceil(3 * objective.smoothing)
-    offsets = torch.arange(-reach, reach + 1)
+    offsets = torch.arange(-reach, reach + 1, device=targets.device)
     near = targets[:, None] + offsets
     mass = torch.exp(-0.5 * (offsets / objective.smoothing).square())
     mass = torch.where(_is_number(near, objective.numbers), mass, 0.0)
@@ -165,7 +170,7 @@ class UpdateOptions:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
-    pieces: int = 2
+    pieces: int = PIECES
 
 
 class Training:

@@ -25,7 +25,13 @@ from tsfm_pipeline.studies.time_r1.options import LoraOptions, WarmUpOptions
 from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy
 from tsfm_pipeline.studies.time_r1.sequences import Batch, Sequences, encode, epoch_rows
 from tsfm_pipeline.studies.time_r1.tokenizer import word_kinds
-from tsfm_pipeline.studies.time_r1.training import Objective, Schedule, Training, UpdateOptions
+from tsfm_pipeline.studies.time_r1.training import (
+    PIECES,
+    Objective,
+    Schedule,
+    Training,
+    UpdateOptions,
+)
 from tsfm_pipeline.studies.time_r1.windows import Floats
 
 STATE_FILE = "state.safetensors"
@@ -104,6 +110,8 @@ def warm_up(
     batches = _EpochBatches(learnt, options.batch, seed)
     patience = _PATIENCE if steps is None else math.inf
     steps = options.epochs * batches.per_epoch if steps is None else steps
+    schedule = Schedule(options.learning_rate, math.ceil(_WARM_UP_SHARE * steps))
+    pieces = PIECES if policy.rows is None else math.ceil(options.batch / policy.rows)
     run = Training(
         adapted.model,
         Objective(
@@ -112,16 +120,20 @@ def warm_up(
             word_kinds() if numbers else None,
             options.form_weight,
         ),
-        UpdateOptions(Schedule(options.learning_rate, math.ceil(_WARM_UP_SHARE * steps))),
+        UpdateOptions(schedule, pieces=pieces),
         identity,
         steps,
-        threads,
+        # Threads would hold several parts in memory at once.
+        threads if policy.rows is None else 1,
     )
     state = folder / STATE_FILE
     if state.exists():
         run.resume(state)
     rows = epoch_rows(held.lengths, options.batch, seed, 0)
-    _train(run, steps, patience, batches, [held.batch(some) for some in rows], state)
+    held_out = [held.batch(some) for some in rows]
+    if policy.rows is not None:
+        held_out = [piece for batch in held_out for piece in batch.pieces(pieces)]
+    _train(run, steps, patience, batches, held_out, state)
     run.restore_best()
     notes = run.notes
     result = WarmUpResult(
@@ -189,7 +201,7 @@ def weights_digest(policy: LanguagePolicy) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(policy.plain.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -6,7 +6,9 @@ What belongs here: the files. What does not: running one (`test_r1_definitions`)
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tsfm_pipeline.distribution import packaged
 from tsfm_pipeline.forecaster.registry import CheckpointError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.checkpoints import SHIPPED_ASKED_WITH
@@ -64,6 +66,23 @@ def test_the_papers_horizons_have_a_recipe_each(horizon: int) -> None:
     assert (recipe.look_back, recipe.horizon) == (96, horizon)
     assert recipe.train == ("ETTh1",)
     assert recipe.evaluate == ("ETTh1", "ETTh2")
+
+
+def test_every_shipped_profile_learns_answers_that_its_given_reasons_do_not_fix() -> None:
+    names = yaml.safe_load(packaged("data/time_r1/profiles.yaml").read_text(encoding="utf-8"))
+    assert {"hub", "own", "own-long", "smoke"} <= set(names)
+    for name in names:
+        # Every policy is asked with a given reason, which names the draft that it is shown. Of the
+        # teacher's candidate as answer, that reason always means: the draft itself.
+        assert profile(SETTINGS, name).answer == "truth", name
+    assert Profile(model="own", codec="number", prompt="own").answer == "truth"
+
+
+def test_the_profile_of_the_hub_fits_a_gpu_and_the_own_ones_stay_on_the_processor() -> None:
+    hub = profile(SETTINGS, "hub")
+    assert (hub.device, hub.dtype, hub.micro_batch) == ("auto", "bfloat16", 1)
+    own = profile(SETTINGS, "own")
+    assert (own.device, own.dtype, own.micro_batch) == ("cpu", "float32", None)
 
 
 def test_the_recipe_of_the_hub_says_that_it_was_never_run() -> None:

@@ -10,6 +10,7 @@ from tsfm_pipeline.studies.time_r1 import slow_thinking
 from tsfm_pipeline.studies.time_r1.asking import answer
 from tsfm_pipeline.studies.time_r1.drafts import best_by_backtest, make_drafts
 from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
+from tsfm_pipeline.studies.time_r1.output_filter import WITHHELD
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.slow_thinking import (
     GATE_MARGIN,
@@ -141,6 +142,16 @@ def test_answers_that_cannot_be_read_are_counted_and_the_draft_takes_their_place
     np.testing.assert_array_equal(thought.refined[0], thought.draft)
     assert not thought.gate.any(), "no correction is nothing to keep"
     assert np.isfinite(thought.forecast).all()
+
+
+def test_what_the_output_filter_objects_to_does_not_reach_a_person(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker, windows = random_asker(max_iterations=1), noise_windows(2)
+    plain = think(asker, windows, None, ()).reasons
+    assert all(reason.startswith("The draft is ") for reason in plain)
+    monkeypatch.setattr(slow_thinking, "sentence", lambda _: "A shit forecast.")
+    assert think(asker, windows, None, ()).reasons == (WITHHELD, WITHHELD)
 
 
 def test_a_policy_may_write_its_own_reasons() -> None:
