@@ -35,7 +35,14 @@ from scipy.stats import norm
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
-from tsfm_pipeline.catalogue.shards import WHOLE, ShardExecutor, ShardWork, make_table, shard_work
+from tsfm_pipeline.catalogue.shards import (
+    WHOLE,
+    ShardExecutor,
+    ShardWork,
+    make_table,
+    shard_work,
+    shared_of,
+)
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.forecaster.other_models import WindowForecaster
 from tsfm_pipeline.forecaster.registry import find_checkpoint
@@ -89,8 +96,8 @@ class WithStandIn:
         make = resolve_name(work.make)
         model = [STAND_IN] if "forecaster" in inspect.signature(make).parameters else []
         for number, shard in tasks:
-            frame = make(self.fleet, *([shard] if len(shard) else []), *model)
-            yield self.fleet.tables.put(work.table, number, shard, frame)
+            frame = make(self.fleet, *([shard] if len(shard) else []), *model, *shared_of(work))
+            yield self.fleet.tables.put(work.table, number, shard, frame, work.numerics)
 
 
 class CountedLake(FleetLake):
@@ -158,7 +165,9 @@ def make(fleet: Fleet, table: str, executor: ShardExecutor | None = None) -> Tab
     record, maker = TABLES[table], MAKERS[table]
     shards = FLEETS.shards(fleet, record) if record.sharded else WHOLE
     provenance = resolve_name(maker.provenance)(fleet) if maker.provenance else {}
-    work = shard_work(fleet.settings, FLEETS.opener, fleet, table, maker.function)
+    work = shard_work(
+        fleet.settings, FLEETS.opener, fleet, table, maker.function, share=maker.share
+    )
     summary = make_table(
         fleet, work, shards, executor=executor or WithStandIn(fleet), provenance=provenance
     )

@@ -12,12 +12,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from tsfm_pipeline.files import LakeError, fingerprint
-from tsfm_pipeline.parts import SCHEMA_VERSION, Part, fingerprint_start, finished_parts, sealed
+from tsfm_pipeline.parts import (
+    SCHEMA_VERSION,
+    Part,
+    finished_parts,
+    is_sealed,
+    numerics_mark,
+    origin,
+    sealed,
+)
 from tsfm_pipeline.store import ABSENT, Entry, Hold, Store, SwapError
 
 MANIFEST = "_table.json"
@@ -28,6 +37,8 @@ _OURS = ("part-*.parquet", ".*.tmp", "_parts.json")
 """What a table's folder may hold besides its record. Releases before schema version 2 wrote
 `_parts.json`.
 """
+HOW_MADE = ("numerics", "plan")
+"""What a record says about how its parts were made. It stays if no part is made again."""
 Task = tuple[int, Sequence[int]]
 """A shard to be made: its number and its tenants."""
 Run = Callable[[Sequence[Task]], Iterable[Part]]
@@ -50,7 +61,8 @@ class TableSummary:
 @dataclass(frozen=True)
 class TableWriter:
     """Writes one table of a fleet. expected: the fingerprint that it is written under. hold: this
-    run's hold on the fleet, if it must not be lost before the commit.
+    run's hold on the fleet, if it must not be lost before the commit. numerics: what the last
+    digits depend on besides the fingerprint, as JSON; "" if that is unknown.
     """
 
     fleet: str
@@ -58,16 +70,19 @@ class TableWriter:
     expected: str
     store: Store
     hold: Hold | None
+    numerics: str = ""
 
     def put(self, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
         """Write one part; see `FleetLake.put`."""
-        part, content = sealed(number, fingerprint(self.expected, list(shard)), frame)
+        made_by = fingerprint(self.expected, list(shard))
+        part, content = sealed(number, made_by, frame, self.numerics)
         key = self._key(part.name)
-        if not self.store.put_if_absent(key, content):
+        tag = self.store.put_if_absent(key, content)
+        if tag == ABSENT:
             there = self.store.get(key)
-            if there.content != content:
-                self.store.swap(key, content, there.tag)
-        return part
+            same = there.content == content
+            tag = there.tag if same else self.store.swap(key, content, there.tag)
+        return part._replace(tag=self.store.listed_tag(tag))
 
     def complete(
         self,
@@ -83,16 +98,23 @@ class TableWriter:
         before = [entry for entry in self.store.entries(table) if is_ours(entry)]
         wanted = dict(enumerate(fingerprint(self.expected, list(shard)) for shard in shards))
         tag, recorded = self._begin(force)
-        if not recorded and not self.store.remote:
-            # Parts of the old table would take up disk space until the new one is finished.
-            ours = {part[:8] for part in wanted.values()}
-            of_others = {entry for entry in before if fingerprint_start(entry.name) not in ours}
-            self.store.remove(entry.key for entry in of_others)
-            before = [entry for entry in before if entry not in of_others]
         kept = {} if force else self._kept(wanted, before, recorded)
         tasks = [(number, shard) for number, shard in enumerate(shards) if number not in kept]
         if kept:
             log(f"{table}: {len(kept)} of {len(shards)} shards were already there and are kept")
+        other = 0 if force else self._made_elsewhere(wanted, before, kept)
+        if other:
+            log(
+                f"{table}: {other} of {len(shards)} shards were already there, but their last "
+                "digits may differ from this run's, because they were made with another BLAS "
+                "kernel, decoder or device; they are made again"
+            )
+        if not recorded and not self.store.remote:
+            # Parts of the old table would take up disk space until the new one is finished.
+            own = {(made_by[:8], numerics_mark(self.numerics)) for made_by in wanted.values()}
+            others = {entry for entry in before if _made_by(entry) not in own}
+            self.store.remove(entry.key for entry in others)
+            before = [entry for entry in before if entry not in others]
         made: dict[int, Part] = {}
         for part in run(tasks) if tasks else ():
             made[part.number] = part
@@ -106,7 +128,11 @@ class TableWriter:
             )
         parts = [(kept | made)[number] for number in range(len(shards))]
         summary = self._summary(parts, len(kept))
-        self._commit({**_record(summary, parts), **provenance}, tag)
+        record = {**_record(summary, parts), **provenance}
+        if recorded and _names(record) == _names(recorded):
+            stays = {name: recorded[name] for name in HOW_MADE if name in recorded}
+            record = {name: record[name] for name in record if name not in HOW_MADE} | stays
+        self._commit(record, tag)
         self._sweep(before, {part.name for part in parts})
         return summary
 
@@ -131,23 +157,73 @@ class TableWriter:
     def _kept(
         self, wanted: Mapping[int, str], entries: Sequence[Entry], recorded: Mapping[str, Any]
     ) -> dict[int, Part]:
-        """Return the finished part of each shard. Parts in a folder are read to check their bytes.
-        Those in a remote store that the record names are not: all would have to be fetched.
+        """Return the finished part of each shard whose last digits are this run's. If the table is
+        whole, all of its parts are kept, however they were made.
         """
-        kept: dict[int, Part] = {}
-        if self.store.remote:
-            sizes = {entry.name: entry.n_bytes for entry in entries}
-            for part in (Part(**part) for part in recorded.get("parts", ())):
-                made_by = wanted.get(part.number, "")[:8]
-                whole = sizes.get(part.name) == part.n_bytes
-                if whole and fingerprint_start(part.name) == made_by:
-                    kept[part.number] = part
+        kept = self._named(wanted, entries, recorded)
+        own = json.loads(self.numerics) if self.numerics else None
+        if kept.keys() != wanted.keys() and recorded.get("numerics") != own:
+            kept = {}
         others = {number: made_by for number, made_by in wanted.items() if number not in kept}
         names = [entry.name for entry in entries]
-        return kept | finished_parts(others, names, lambda name: self.store.file(self._key(name)))
+        return kept | finished_parts(
+            others, names, lambda name: self.store.file(self._key(name)), self.numerics
+        )
+
+    def _named(
+        self, wanted: Mapping[int, str], entries: Sequence[Entry], recorded: Mapping[str, Any]
+    ) -> dict[int, Part]:
+        """Return the undamaged parts that the record names. A part is read to check its seal, in a
+        remote store only if its object has another tag than when it was put: otherwise all parts
+        would have to be fetched.
+        """
+        if recorded.get("schema_version") != SCHEMA_VERSION:
+            return {}
+        named, listed = {}, {entry.name: entry for entry in entries}
+        for part in (Part(**part) for part in recorded.get("parts", ())):
+            entry, made = listed.get(part.name), origin(part.name)
+            if entry is None or made is None or entry.n_bytes != part.n_bytes:
+                continue
+            if made.made_by != wanted.get(part.number, "")[:8]:
+                continue
+            if (part.tag and part.tag == entry.tag) or self._file(part):
+                named[part.number] = part._replace(tag=entry.tag)
+        return named
+
+    def _made_elsewhere(
+        self, wanted: Mapping[int, str], entries: Sequence[Entry], kept: Collection[int]
+    ) -> int:
+        """Return for how many shards that are not kept there is a part with other numerics."""
+        own = numerics_mark(self.numerics)
+        there = [made for entry in entries if (made := origin(entry.name))]
+        return len(
+            {
+                made.number
+                for made in there
+                if made.made_by == wanted.get(made.number, "")[:8] and made.numerics != own
+            }
+            - set(kept)
+        )
+
+    def _file(self, part: Part) -> Path | None:
+        """Return a file of this machine with the bytes of a part, or None if it is damaged or gone.
+        A damaged copy of an object is fetched again.
+        """
+        for again in (False, True):
+            path = self.store.file(self._key(part.name), again=again)
+            if is_sealed(path, part):
+                return path
+        return None
 
     def _summary(self, parts: Sequence[Part], n_skipped: int) -> TableSummary:
-        first = pl.scan_parquet(self.store.file(self._key(parts[0].name)), glob=False)
+        path = self._file(parts[0])
+        if path is None:
+            raise LakeError(
+                f"table {self.table!r} of fleet {self.fleet!r} is damaged: "
+                f"{self.store.where(self._key(parts[0].name))} is not the file that was written; "
+                f"materialise the asset {self.table!r} again"
+            )
+        first = pl.scan_parquet(path, glob=False)
         return TableSummary(
             table=self.table,
             fingerprint=self.expected,
@@ -190,6 +266,12 @@ class TableWriter:
         return f"{self.table}/{name}"
 
 
+def _made_by(entry: Entry) -> tuple[str, str] | None:
+    """Return the marks of the fingerprint and the numerics in a part's name, if it is one."""
+    made = origin(entry.name)
+    return made and (made.made_by, made.numerics)
+
+
 def is_ours(entry: Entry) -> bool:
     """Return whether an object in a table's folder was written as a part of a table."""
     return any(fnmatch(entry.name, pattern) for pattern in _OURS)
@@ -204,6 +286,11 @@ def parsed(content: bytes | None) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def _names(record: Mapping[str, Any]) -> list[Any]:
+    """Return the names of the parts in a record."""
+    return [part["name"] if isinstance(part, dict) else part for part in record.get("parts", ())]
+
+
 def _text(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, indent=1, sort_keys=True).encode()
 
@@ -214,6 +301,9 @@ def _record(summary: TableSummary, parts: Sequence[Part]) -> dict[str, Any]:
         "fingerprint": summary.fingerprint,
         "schema_version": SCHEMA_VERSION,
         "n_rows": summary.n_rows,
-        "parts": [part._asdict() for part in parts],
+        "parts": [
+            {name: value for name, value in part._asdict().items() if name != "tag" or value}
+            for part in parts
+        ],
         "schema": summary.schema,
     }

@@ -179,26 +179,36 @@ class FleetLake:
         *,
         provenance: Mapping[str, Any] | None = None,
         force: bool = False,
+        numerics: str = "",
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
         """Let `run` make the missing parts, then commit the table. Only this method writes a
         table's record.
 
-        Existing parts are kept if they are undamaged and were made under the expected fingerprint,
-        unless `force` is set. If the stored table has another fingerprint, its record is withdrawn
-        first, so that no table of this name can be read until the commit. Raises `LakeError` if
-        `table` has no expected fingerprint, if `run` ends without a part for every shard, or if
-        another run has committed the table meanwhile; `FleetLostError` if the hold was lost.
+        Existing parts are kept if they are undamaged and were made under the expected fingerprint
+        and with these numerics (what the last digits depend on besides, as JSON), unless `force` is
+        set. If all parts of the stored table are undamaged, they are kept however they were made.
+        If the stored table has another fingerprint, its record is withdrawn first, so that no table
+        of this name can be read until the commit. Raises `LakeError` if `table` has no expected
+        fingerprint, if `run` ends without a part for every shard, or if another run has committed
+        the table meanwhile; `FleetLostError` if the hold was lost.
         """
-        return self._writer(table).complete(
+        return self._writer(table, numerics).complete(
             shards, run, provenance=provenance or {}, force=force, log=log
         )
 
-    def put(self, table: str, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
-        """Write one part under a name that follows from its content. Readers do not see it until
-        `complete` has committed the table.
+    def put(
+        self,
+        table: str,
+        number: int,
+        shard: Sequence[int],
+        frame: pl.DataFrame,
+        numerics: str = "",
+    ) -> Part:
+        """Write one part under a name that follows from its content and numerics. Readers do not
+        see it until `complete` has committed the table.
         """
-        return self._writer(table, committing=False).put(number, shard, frame)
+        return self._writer(table, numerics, committing=False).put(number, shard, frame)
 
     def write(
         self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None
@@ -206,7 +216,7 @@ class FleetLake:
         """Write a table that is not split into shards."""
         return self.map_shards(table, lambda _: frame, [()], provenance=provenance, force=True)
 
-    def _writer(self, table: str, *, committing: bool = True) -> TableWriter:
+    def _writer(self, table: str, numerics: str = "", *, committing: bool = True) -> TableWriter:
         """Return the writer of a table. Raises `LakeError` if it lies in an object store and nobody
         holds the fleet: records that name no epoch could not be told apart.
         """
@@ -217,7 +227,7 @@ class FleetLake:
                 f"table {table!r} of fleet {self.name!r} can only be written by a run that holds "
                 f"the fleet, because it lies in {self.where(table)}"
             )
-        return TableWriter(self.name, table, self._expected(table), store, hold)
+        return TableWriter(self.name, table, self._expected(table), store, hold, numerics)
 
     # -- reading
 
@@ -296,7 +306,7 @@ class FleetLake:
 
     def state(self, table: str) -> State:
         """Return the state of a table, without reading its parts: it is `damaged` if a part is
-        missing or has another size.
+        missing, has another size, or was written again since in an object store.
         """
         entries = self.store_of(table).entries(table)
         if not self.has(table):
@@ -307,8 +317,13 @@ class FleetLake:
         version, made = record.get("schema_version"), record["fingerprint"]
         if (version, made) != (SCHEMA_VERSION, self._expected(table)):
             return "stale"
-        sizes = {entry.name: entry.n_bytes for entry in entries}
-        intact = all(sizes.get(part.name) == part.n_bytes for part in self.parts(table))
+        listed = {entry.name: entry for entry in entries}
+        intact = all(
+            part.name in listed
+            and listed[part.name].n_bytes == part.n_bytes
+            and part.tag in ("", listed[part.name].tag)
+            for part in self.parts(table)
+        )
         return "current" if intact else "damaged"
 
     def size(self, table: str) -> int:

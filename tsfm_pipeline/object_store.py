@@ -83,16 +83,19 @@ class ObjectStore:
             except FileNotFoundError:
                 return ABSENT
 
-    def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Write an object unless it is there, and keep a copy of it. True also if an object with
-        this content is there.
+    def listed_tag(self, tag: str) -> str:
+        """Return the ETag. Listings show no version."""
+        return str(json.loads(tag).get("e_tag", "")) if tag else ""
+
+    def put_if_absent(self, key: str, content: bytes) -> str:
+        """Write an object unless it is there, and keep a copy of it. Return its tag also if an
+        object with this content is there.
         """
         write_atomically(self.cache / key, partial(Path.write_bytes, data=content))
         try:
-            self._put(key, content, ABSENT)
+            return self._put(key, content, ABSENT)
         except SwapError:
-            return False
-        return True
+            return ABSENT
 
     def swap(self, key: str, content: bytes | None, tag: str, hold: Hold | None = None) -> str:
         """Replace an object if it still has this tag. A withdrawn one stays as an object of its
@@ -114,7 +117,8 @@ class ObjectStore:
                 for meta in listed:
                     key = meta["path"].removeprefix(start)
                     if key.rpartition("/")[0] == folder:
-                        found.append(Entry(key, meta["size"], meta["last_modified"].timestamp()))
+                        written = meta["last_modified"].timestamp()
+                        found.append(Entry(key, meta["size"], written, meta["e_tag"] or ""))
         return sorted(found)
 
     def folders(self) -> list[str]:

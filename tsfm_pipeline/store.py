@@ -38,11 +38,14 @@ class Stored(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An object in a listing: its key, its bytes, and when it was written (s, UNIX time)."""
+    """An object in a listing: its key, its bytes, when it was written (s, UNIX time), and the tag
+    that listings show (see `Store.listed_tag`).
+    """
 
     key: str
     n_bytes: int
     modified: float
+    tag: str = ""
 
     @property
     def name(self) -> str:
@@ -90,8 +93,15 @@ class Store(Protocol):
     def tag(self, key: str) -> str:
         """Return the tag of an object, without its content."""
 
-    def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Write an object unless it is there already; return whether it was written."""
+    def listed_tag(self, tag: str) -> str:
+        """Return what listings show of a tag: in a remote store something that changes when the
+        object is written again with other bytes, otherwise "".
+        """
+
+    def put_if_absent(self, key: str, content: bytes) -> str:
+        """Write an object unless it is there already. Return its tag, or `ABSENT` if it was not
+        written.
+        """
 
     def swap(self, key: str, content: bytes | None, tag: str, hold: Hold | None = None) -> str:
         """Replace an object, or withdraw it (content None), if it still has this tag and the hold,
@@ -155,9 +165,14 @@ class FolderStore:
             return ABSENT
         return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
-    def put_if_absent(self, key: str, content: bytes) -> bool:
+    def listed_tag(self, tag: str) -> str:
+        """Return "": the bytes of a file are read to check them."""
+        return ""
+
+    def put_if_absent(self, key: str, content: bytes) -> str:
         """Write a file unless it is there; see `files.put_if_absent`."""
-        return files.put_if_absent(self.file(key), partial(Path.write_bytes, data=content))
+        written = files.put_if_absent(self.file(key), partial(Path.write_bytes, data=content))
+        return self.tag(key) if written else ABSENT
 
     def swap(self, key: str, content: bytes | None, tag: str, hold: Hold | None = None) -> str:
         """Replace or delete a file if it still has this tag."""

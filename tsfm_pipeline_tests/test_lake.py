@@ -150,6 +150,110 @@ def test_an_interrupted_table_resumes_after_its_finished_shards(tmp_path: Path) 
     assert fleet.read("numbers").height == 5
 
 
+def interrupted_after(number: int, fleet: FleetLake, numerics: str) -> None:
+    """Make the first shards with these numerics, and be killed."""
+
+    def run(tasks: Sequence[Task]) -> Iterator[Part]:
+        for task, shard in tasks[:number]:
+            yield fleet.put("numbers", task, shard, Maker()(shard), numerics)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fleet.complete("numbers", SHARDS, run, numerics=numerics)
+
+
+def completed(fleet: FleetLake, numerics: str) -> tuple[list[list[int]], list[str]]:
+    """Complete the table with these numerics. Return the shards that were made, and the log."""
+    maker, log = Maker(), list[str]()
+
+    def run(tasks: Sequence[Task]) -> Iterator[Part]:
+        for number, shard in tasks:
+            yield fleet.put("numbers", number, shard, maker(shard), numerics)
+
+    fleet.complete(
+        "numbers",
+        SHARDS,
+        run,
+        provenance={"numerics": json.loads(numerics)},
+        numerics=numerics,
+        log=log.append,
+    )
+    return maker.asked, log
+
+
+HASWELL, ZEN = '{"blas": "openblas Haswell"}', '{"blas": "openblas Zen"}'
+
+
+def test_parts_of_another_machine_s_numerics_are_made_again_after_an_interruption(
+    tmp_path: Path,
+) -> None:
+    fleet = opened(tmp_path)
+    interrupted_after(2, fleet, HASWELL)
+    asked, log = completed(fleet, ZEN)
+    assert asked == SHARDS
+    assert [line for line in log if "made again" in line] == [
+        "numbers: 2 of 3 shards were already there, but their last digits may differ from this "
+        "run's, because they were made with another BLAS kernel, decoder or device; they are made "
+        "again"
+    ]
+    assert fleet.record("numbers")["numerics"] == {"blas": "openblas Zen"}
+    assert on_disk(fleet) == [part.name for part in fleet.parts("numbers")]
+
+
+def test_a_late_part_of_another_machine_s_numerics_is_not_kept(tmp_path: Path) -> None:
+    """A worker of the run before puts it after the next run has begun the table."""
+    fleet = opened(tmp_path)
+    interrupted_after(1, fleet, ZEN)
+    fleet.put("numbers", 1, SHARDS[1], Maker(factor=3)(SHARDS[1]), HASWELL)
+    asked, _ = completed(fleet, ZEN)
+    assert asked == SHARDS[1:]
+    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
+
+
+def test_parts_of_equal_numerics_are_kept_after_an_interruption(tmp_path: Path) -> None:
+    fleet = opened(tmp_path)
+    interrupted_after(2, fleet, HASWELL)
+    asked, log = completed(fleet, HASWELL)
+    assert asked == SHARDS[2:]
+    assert not any("made again" in line for line in log)
+
+
+@pytest.mark.parametrize("made_with", [HASWELL, None], ids=["other numerics", "earlier release"])
+def test_a_whole_table_stays_as_it_is_and_its_record_says_how_it_was_made(
+    tmp_path: Path, made_with: str | None
+) -> None:
+    fleet = opened(tmp_path)
+    if made_with is None:
+        fleet.map_shards("numbers", Maker(), SHARDS)
+    else:
+        completed(fleet, made_with)
+    before = fleet.record("numbers")
+    assert fleet.state("numbers") == "current"
+    assert completed(fleet, ZEN)[0] == []
+    assert fleet.record("numbers") == before
+
+
+def test_a_damaged_table_of_other_numerics_is_made_again_as_a_whole(tmp_path: Path) -> None:
+    fleet = opened(tmp_path)
+    completed(fleet, HASWELL)
+    part_of(fleet, 1).write_bytes(b"damaged")
+    assert completed(fleet, ZEN)[0] == SHARDS
+    part_of(fleet, 1).write_bytes(b"damaged")
+    assert completed(fleet, ZEN)[0] == [SHARDS[1]]
+    assert fleet.record("numbers")["numerics"] == {"blas": "openblas Zen"}
+
+
+def test_a_repair_with_other_numerics_that_is_killed_before_its_commit_says_how_it_was_made(
+    tmp_path: Path,
+) -> None:
+    fleet = opened(tmp_path)
+    completed(fleet, HASWELL)
+    part_of(fleet, 1).write_bytes(b"damaged")
+    interrupted_after(3, fleet, ZEN)
+    assert completed(fleet, ZEN)[0] == []
+    assert fleet.record("numbers")["numerics"] == {"blas": "openblas Zen"}
+
+
 def test_another_fingerprint_makes_all_shards_again_and_hides_the_table_meanwhile(
     tmp_path: Path, fleet: FleetLake
 ) -> None:

@@ -24,6 +24,7 @@ from tsfm_pipeline.lake import FleetLake, Lake, open_lake
 from tsfm_pipeline.lease import LEASE, take
 from tsfm_pipeline.lock import FleetLockedError, FleetLostError
 from tsfm_pipeline.object_store import ObjectStore, open_bucket
+from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.store import ABSENT, FolderStore, Store, SwapError
 from tsfm_pipeline_tests.s3_server import S3, Fault, serving_s3
@@ -72,6 +73,11 @@ def made(fleet: FleetLake, run_id: str = "run-a", **options: bool) -> FleetLake:
     with fleet.lock(run_id):
         fleet.map_shards("numbers", make, SHARDS, **options)
     return fleet
+
+
+def without_tags(parts: Sequence[Part]) -> list[Part]:
+    """Parts as they are in a folder."""
+    return [part._replace(tag="") for part in parts]
 
 
 def content(fleet: FleetLake) -> list[int]:
@@ -133,14 +139,15 @@ def test_a_table_is_that_of_a_folder_to_the_byte_and_read_by_polars_and_duckdb(
     local.map_shards("numbers", make, SHARDS)
     made(fleet)
     elsewhere = opened(url, tmp_path / "two")
-    assert elsewhere.parts("numbers") == local.parts("numbers")
+    assert without_tags(elsewhere.parts("numbers")) == local.parts("numbers")
     for part in local.parts("numbers"):
         stored = elsewhere.store.get(f"numbers/{part.name}").content
         assert stored == (local.path / "numbers" / part.name).read_bytes()
     assert content(elsewhere) == content(local) == [0, 10, 20, 30, 40]
     sql = "SELECT sum(value) AS total FROM numbers"
     assert elsewhere.query(sql, "numbers").item() == 100
-    record = {name: value for name, value in elsewhere.record("numbers").items() if name != "epoch"}
+    record = json.loads(json.dumps(elsewhere.record("numbers")))
+    assert [record.pop("epoch"), *(bool(part.pop("tag")) for part in record["parts"])] == [1] * 4
     assert record == local.record("numbers")
     assert (elsewhere.state("numbers"), elsewhere.size("numbers") > 0) == ("current", True)
     with pytest.raises(LakeError, match=r"which is not a folder; unset TSFM_LAKE_URL"):
@@ -166,22 +173,62 @@ def test_each_part_is_fetched_once_and_a_damaged_copy_is_fetched_again(
     assert content(opened(url, tmp_path / "two")) == [0, 10, 20, 30, 40]
 
 
+def overwritten(fleet: FleetLake, number: int) -> None:
+    """Put other bytes of the same number in place of a part."""
+    part = fleet.parts("numbers")[number]
+    key = f"numbers/{part.name}"
+    fleet.store.swap(key, b"x" * part.n_bytes, fleet.store.tag(key))
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 2])
 def test_a_damaged_or_missing_object_is_refused_and_made_again(
-    fleet: FleetLake, url: str, tmp_path: Path
+    fleet: FleetLake, url: str, tmp_path: Path, damaged: int
 ) -> None:
     made(fleet)
-    first, second, _ = fleet.parts("numbers")
-    key = f"numbers/{first.name}"
-    fleet.store.swap(key, b"x" * first.n_bytes, fleet.store.tag(key))
-    fleet.store.remove([f"numbers/{second.name}"])
+    gone = (damaged + 1) % 3
+    overwritten(fleet, damaged)
     elsewhere = opened(url, tmp_path / "two")
-    with pytest.raises(LakeError, match=r"damaged: s3://.* \(its size or SHA-256 differs\)"):
-        elsewhere.read("numbers", 0)
-    with pytest.raises(LakeError, match=r"damaged: s3://.* \(it is gone\); materialise the asset"):
-        elsewhere.read("numbers", 1)
     assert elsewhere.state("numbers") == "damaged"
-    made(elsewhere, force=True)
+    with pytest.raises(LakeError, match=r"damaged: s3://.* \(its size or SHA-256 differs\)"):
+        elsewhere.read("numbers", damaged)
+    fleet.store.remove([f"numbers/{fleet.parts('numbers')[gone].name}"])
+    with pytest.raises(LakeError, match=r"damaged: s3://.* \(it is gone\); materialise the asset"):
+        elsewhere.read("numbers", gone)
+    assert elsewhere.state("numbers") == "damaged"
+    made(elsewhere)
+    assert elsewhere.state("numbers") == "current"
     assert content(opened(url, tmp_path / "three")) == [0, 10, 20, 30, 40]
+
+
+def test_an_object_that_was_written_again_with_its_bytes_is_kept(
+    fleet: FleetLake, url: str, tmp_path: Path
+) -> None:
+    """Its new tag is recorded once its bytes were checked. So are those of a table of an earlier
+    release, whose record has no tags.
+    """
+    made(fleet)
+    record = fleet.recorded("numbers")
+    for part, tag in zip(record["parts"], ("another tag", None, None), strict=True):
+        part.pop("tag")
+        if tag:
+            part["tag"] = tag
+    key = "numbers/_table.json"
+    fleet.store.swap(key, json.dumps(record).encode(), fleet.store.tag(key))
+    elsewhere = opened(url, tmp_path / "two")
+    assert elsewhere.state("numbers") == "damaged"
+    with elsewhere.lock("run-b"):
+        assert elsewhere.map_shards("numbers", make, SHARDS).n_skipped == 3
+    assert elsewhere.state("numbers") == "current"
+    assert all(part.tag for part in elsewhere.parts("numbers"))
+
+
+def test_a_damaged_copy_of_the_first_part_does_not_keep_a_table_from_its_commit(
+    fleet: FleetLake,
+) -> None:
+    made(fleet)
+    fleet.store.file(f"numbers/{fleet.parts('numbers')[0].name}").write_bytes(b"damaged")
+    made(fleet)
+    assert content(fleet) == [0, 10, 20, 30, 40]
 
 
 def test_an_interrupted_table_goes_on_and_a_finished_one_is_kept_without_fetching_it(
@@ -613,7 +660,7 @@ def test_a_fleet_s_tables_are_made_there_to_the_byte_and_by_a_worker_from_its_se
         with fleet.tables.lock("run"):
             for name in names:
                 make_table(FLEETS, fleet, TABLES[name], MAKERS[name], own)
-        made.append([fleet.tables.parts(name) for name in names])
+        made.append([without_tags(fleet.tables.parts(name)) for name in names])
     assert made[0] == made[1]
     work = shard_work(there, FLEETS.opener, fleet, names[0], MAKERS[names[0]].function)
-    assert make_shard(work, (1, fleet.shards[1])) == made[0][0][1]
+    assert without_tags([make_shard(work, (1, fleet.shards[1]))]) == [made[0][0][1]]

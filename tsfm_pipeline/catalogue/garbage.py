@@ -19,7 +19,7 @@ from pathlib import Path
 from tsfm_pipeline.catalogue.moves import left_behind
 from tsfm_pipeline.commits import DAY_S
 from tsfm_pipeline.lake import CACHE, FleetLake, Lake, open_lake
-from tsfm_pipeline.parts import SCHEMA_VERSION, fingerprint_start
+from tsfm_pipeline.parts import SCHEMA_VERSION, origin
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.store import Entry, FolderStore
 
@@ -90,7 +90,7 @@ def _unnamed(fleet: FleetLake, table: str) -> list[Entry]:
     return [
         entry
         for entry in fleet.store.entries(table)
-        if fingerprint_start(entry.name) and entry.name not in named and entry.modified < newest
+        if origin(entry.name) and entry.name not in named and entry.modified < newest
     ]
 
 

@@ -8,13 +8,17 @@ what a shard holds (`steps`), executors that need another package.
 A worker opens the member (a fleet, say) from the settings that it receives, because its own
 environment may have other settings. It keeps the member and the model for the next shard. A worker
 refuses work if its result would differ from the driver's: by other code, settings, telemetry or
-weights (another fingerprint), or in the last digits (another BLAS kernel, device or token budget).
+weights (another fingerprint), or in the last digits (another BLAS kernel, decoder, device or token
+budget). What every shard needs whole is made once, by the driver, and sent with the work.
 """
 
+import hashlib
 import json
+import pickle
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, lru_cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -32,6 +36,23 @@ WHOLE: Sequence[Sequence[int]] = ((),)
 """The shards of a table that is made whole."""
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What every shard needs whole, as the driver made it. Two of the same SHA-256 are equal.
+
+    content: pickled.
+    """
+
+    sha256: str
+    content: bytes = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, value: object) -> "Shared":
+        """Pack a value that can be pickled."""
+        content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        return cls(hashlib.sha256(content).hexdigest(), content)
+
+
 class ShardWork(NamedTuple):
     """Everything that a worker is sent besides the shard. It can be pickled; it holds neither the
     member nor the model.
@@ -39,7 +60,10 @@ class ShardWork(NamedTuple):
     settings: as JSON, with absolute paths. opener: `module:function`, called with (settings, name
     of the member). make: `module:function`, called with (member, shard), or with (member) for a
     table that is made whole; if it `needs_model`, the model is the last argument. fingerprint: the
-    driver's fingerprint of the table. numerics: what `numerics` returns for the driver.
+    driver's fingerprint of the table. numerics: what `numerics` returns for the driver. driver: the
+    host of the driver. share: `module:function`, called with (member) by the driver; what it
+    returns is the last argument of `make`, or none is passed if it is "". shared: the driver's
+    result of `share`, once there is a shard to make.
     """
 
     settings: str
@@ -50,6 +74,9 @@ class ShardWork(NamedTuple):
     fingerprint: str
     numerics: str
     needs_model: bool = False
+    driver: str = ""
+    share: str = ""
+    shared: Shared | None = None
 
 
 class ShardExecutor(Protocol):
@@ -80,6 +107,7 @@ def shard_work(
     table: str,
     make: str,
     needs_model: bool = False,
+    share: str = "",
 ) -> ShardWork:
     """Return the work of making a member's table by the function `make` (see `ShardWork`)."""
     return ShardWork(
@@ -91,6 +119,8 @@ def shard_work(
         fingerprint=member.tables.expected[table],
         numerics=numerics(model_of(settings) if needs_model else None),
         needs_model=needs_model,
+        driver=socket.gethostname(),
+        share=share,
     )
 
 
@@ -108,10 +138,27 @@ def make_table(
     table; see `FleetLake.complete`.
     """
     made_with = {"numerics": json.loads(work.numerics), **(provenance or {})}
-    run = partial((executor or InProcess(member)).run, work)
+    maker = executor or InProcess(member)
+
+    def run(tasks: Sequence[Task]) -> Iterable[Part]:
+        return maker.run(with_shared(member, work), tasks)
+
     return member.tables.complete(
-        work.table, shards, run, provenance=made_with, force=force, log=log
+        work.table,
+        shards,
+        run,
+        provenance=made_with,
+        force=force,
+        numerics=work.numerics,
+        log=log,
     )
+
+
+def with_shared(member: Member, work: ShardWork) -> ShardWork:
+    """Return the work with what every shard needs whole."""
+    if not work.share:
+        return work
+    return work._replace(shared=Shared.of(resolve_name(work.share)(member)))
 
 
 def make_shard(work: ShardWork, task: Task) -> Part:
@@ -123,31 +170,63 @@ def make_shard(work: ShardWork, task: Task) -> Part:
     member = _opened(work.settings, work.opener, work.member, work.table, work.fingerprint)
     own = numerics(model_of(_settings(work.settings)) if work.needs_model else None)
     if own != work.numerics:
+        here, there = _differences(own, work.numerics)
         raise LakeError(
             f"worker {socket.gethostname()} computes table {work.table!r} of {work.member!r} with "
-            f"{own}, the run with "
-            f"{work.numerics}: the last digits would differ from shard to shard; give every "
-            "worker the same processor type "
-            "(or OPENBLAS_CORETYPE) and device"
+            f"{here}, the run with {there} (on {work.driver}): the last digits would differ from "
+            "shard to shard; give every worker the same processor type (or OPENBLAS_CORETYPE), "
+            "device and decoder; `tsfm-pipeline doctor` on each of the two says why it has which"
         )
     return _make_part(member, work, task)
 
 
+def _differences(own: str, wanted: str) -> tuple[str, str]:
+    """Return what differs between two numerics, as words of each."""
+    both: list[dict[str, Any]] = [json.loads(own), json.loads(wanted)]
+    names = sorted(both[0].keys() | both[1].keys())
+    differ = [name for name in names if both[0].get(name) != both[1].get(name)]
+    here, there = (", ".join(f"{name} {one.get(name, 'none')}" for name in differ) for one in both)
+    return here, there
+
+
 def _make_part(member: Member, work: ShardWork, task: Task) -> Part:
     number, shard = task
-    model = [model_of(_settings(work.settings))] if work.needs_model else []
-    frame = resolve_name(work.make)(member, *([shard] if len(shard) else []), *model)
-    return member.tables.put(work.table, number, shard, frame)
+    frame = resolve_name(work.make)(
+        member,
+        *([shard] if len(shard) else []),
+        *([model_of(_settings(work.settings))] if work.needs_model else []),
+        *shared_of(work),
+    )
+    return member.tables.put(work.table, number, shard, frame, work.numerics)
+
+
+def shared_of(work: ShardWork) -> list[Any]:
+    """Return the last argument of `make` if the work has something that is shared, else nothing.
+    It is unpacked once per process.
+    """
+    return [] if work.shared is None else [_unpacked(work.shared)]
+
+
+@lru_cache(maxsize=1)
+def _unpacked(shared: Shared) -> Any:
+    return pickle.loads(shared.content)
 
 
 def numerics(model: "FrozenForecaster | None" = None) -> str:
     """Return, as JSON, what the last digits of a table depend on besides its fingerprint: the BLAS
-    kernel, and the device and token budget of a model.
+    kernel, and of a model its decoder (see `forecaster.arithmetic`), device and token budget.
     """
-    plan = (
-        {} if model is None else {"device": str(model.device), "token_budget": model.token_budget}
-    )
-    return json.dumps({"blas": blas_kernel(), **plan}, sort_keys=True)
+    if model is None:
+        return json.dumps({"blas": blas_kernel()})
+    from tsfm_pipeline.forecaster.arithmetic import arithmetic
+
+    found = {
+        "blas": blas_kernel(),
+        "decoder": arithmetic(model.decoder),
+        "device": str(model.device),
+        "token_budget": model.token_budget,
+    }
+    return json.dumps(found, sort_keys=True)
 
 
 def model_of(settings: Settings) -> "FrozenForecaster":

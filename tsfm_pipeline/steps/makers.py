@@ -22,7 +22,9 @@ class Maker:
     further fields of the table's record. leakage: `leakage(member)`, with `forecaster=` as above,
     returns how much forecasts change when the future is replaced by noise. heavy: the function uses
     every core or the GPU. kinds: tags of the asset. behind: functions that make the arguments;
-    their code counts as code of the table, although `function` does not name them.
+    their code counts as code of the table, although `function` does not name them. share:
+    `share(member)` returns what every shard needs whole; it is called once, before the first shard,
+    and its result is the last argument of `function`.
     """
 
     function: str
@@ -33,11 +35,12 @@ class Maker:
     provenance: str = ""
     leakage: str = ""
     behind: tuple[str, ...] = ()
+    share: str = ""
 
     @property
     def code(self) -> tuple[str, ...]:
         """Every function whose code determines the content of the table."""
-        named = (self.function, self.provenance, *self.behind)
+        named = (self.function, self.provenance, self.share, *self.behind)
         return tuple(function for function in named if function)
 
 
@@ -88,7 +91,11 @@ MAKERS: Mapping[str, Maker] = {
         leakage=f"{_STEPS}.leakage:baseline_leakage",
     ),
     "tuning_losses": Maker(f"{_STEPS}.forecasts:tuning_losses_shard"),
-    "config_priors": Maker(f"{_STEPS}.policies:config_priors_shard", kinds=("faiss",)),
+    "config_priors": Maker(
+        f"{_STEPS}.policies:config_priors_shard",
+        kinds=("faiss",),
+        share=f"{_STEPS}.policies:tuning_experience",
+    ),
     "search_policy": Maker(
         f"{_STEPS}.policies:search_policy",
         describe=f"{_STEPS}.policies:describe_policies",

@@ -47,7 +47,15 @@ def make(
         provenance |= recorded_plan(model_of(settings))
     if maker.provenance:
         provenance |= resolve_name(maker.provenance)(member)
-    work = shard_work(settings, scope.opener, member, table.name, maker.function, maker.needs_model)
+    work = shard_work(
+        settings,
+        scope.opener,
+        member,
+        table.name,
+        maker.function,
+        maker.needs_model,
+        maker.share,
+    )
     shards = scope.shards(member, table) if table.sharded else WHOLE
     return make_table(
         member,

@@ -8,7 +8,7 @@ fold's portfolio are NaN), A tiers.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -44,12 +44,14 @@ def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
         yield fold, np.flatnonzero(tuning_mask(folds, fold))
 
 
-@lru_cache(maxsize=16)
-def tuning_experience(fleet: Fleet, fold: int) -> TenantExperience:
-    """Return the experience of a fold's tuning tenants; cached, because every shard of every table
-    that uses it needs all of it.
+def tuning_experience(fleet: Fleet) -> dict[int, TenantExperience]:
+    """Return the experience of the tuning tenants of each test fold. It is read from all parts of
+    its tables, and every shard of the priors needs all of it.
     """
-    return experience(fleet, dict(folds_and_tuners(fleet))[fold], fleet.portfolio_mask(fold))
+    return {
+        fold: experience(fleet, tuners, fleet.portfolio_mask(fold))
+        for fold, tuners in folds_and_tuners(fleet)
+    }
 
 
 def experience(
@@ -108,15 +110,19 @@ def request_violations(
     )
 
 
-def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+def config_priors_shard(
+    fleet: Fleet, shard: Sequence[int], experience_of: Mapping[int, TenantExperience]
+) -> pl.DataFrame:
     """Return the priors of every request of the shard that the search answers or is tuned on: each
     configuration's losses and violations at (other) tuning tenants.
+
+    experience_of: what `tuning_experience` returns.
     """
     names = [config.name for config in fleet.configs]
     tenant_ids = fleet.manifest["tenant_id"]
     frames = []
     for fold, tuners in folds_and_tuners(fleet):
-        known = tuning_experience(fleet, fold)
+        known = experience_of[fold]
         tested = np.flatnonzero(fleet.folds == fold)
         of_shard = [np.intersect1d(tenants, shard).tolist() for tenants in (tuners, tested)]
         by_role = (

@@ -14,11 +14,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tsfm_pipeline.catalogue import shards
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.shards import ShardWork, make_shard, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.files import LakeError
+from tsfm_pipeline.forecaster.engine import load_forecaster
 from tsfm_pipeline.lake import Task
 from tsfm_pipeline.parts import Part
 from tsfm_pipeline.steps.makers import MAKERS
@@ -54,26 +56,18 @@ def fleet(built: CountedFleet) -> Fleet:
     return built.fleet
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_a_shard_opens_at_most_two_parts_of_an_input(
-    built: CountedFleet, scaling: ModuleType, table: str
-) -> None:
-    """But for the first one, which reads for all shards of its process what every shard needs
-    whole.
-    """
-    shards = built.opened[table]
-    assert (
-        len(shards)
-        == len(built.fleet.tables.parts(table))
-        == (N_SHARDS if TABLES[table].sharded else 1)
-    )
-    for shard in shards[1:]:
+@pytest.mark.parametrize("table", [name for name in TABLES if TABLES[name].sharded])
+def test_a_shard_opens_at_most_two_parts_of_an_input(built: CountedFleet, table: str) -> None:
+    """What every shard needs whole is read before the first one, and sent with the work."""
+    opened = built.opened[table]
+    assert len(opened) == len(built.fleet.tables.parts(table)) == N_SHARDS
+    for shard in opened:
         assert {name: len(parts) for name, parts in shard.items() if len(parts) > 2} == {}
 
 
 def test_the_parts_that_are_opened_are_the_shard_s_own(built: CountedFleet) -> None:
-    shards = built.opened["scored_forecasts"]
-    for number, shard in enumerate(shards):
+    opened = built.opened["scored_forecasts"]
+    for number, shard in enumerate(opened):
         for table in (
             "forecast_grid",
             "request_targets",
@@ -83,7 +77,7 @@ def test_the_parts_that_are_opened_are_the_shard_s_own(built: CountedFleet) -> N
             "tuning_losses",
         ):
             assert {name[5:10] for name in shard.get(table, ())} <= {f"{number:05d}"}, table
-    assert any(shard.get("forecast_grid") for shard in shards)
+    assert any(shard.get("forecast_grid") for shard in opened)
 
 
 def test_a_shard_s_requests_are_those_of_its_tenants(fleet: Fleet) -> None:
@@ -119,17 +113,36 @@ class Elsewhere:
             yield from pool.map(make_shard, [work] * len(tasks), tasks[::-1])
 
 
-def work_of(fleet: Fleet, table: str = WITHOUT_MODEL) -> ShardWork:
-    return shard_work(fleet.settings, FLEETS.opener, fleet, table, MAKERS[table].function)
+def work_of(fleet: Fleet, table: str = WITHOUT_MODEL, needs_model: bool = False) -> ShardWork:
+    maker = MAKERS[table]
+    return shard_work(
+        fleet.settings, FLEETS.opener, fleet, table, maker.function, needs_model, maker.share
+    )
 
 
-def test_shards_that_are_made_in_other_processes_are_the_same_to_the_byte(fleet: Fleet) -> None:
-    here = fleet.tables.parts(WITHOUT_MODEL)
-    before = [(fleet.tables.path / WITHOUT_MODEL / part.name).read_bytes() for part in here]
-    summary = make_table(fleet, work_of(fleet), fleet.shards, executor=Elsewhere(), force=True)
+@pytest.mark.parametrize("table", [WITHOUT_MODEL, "config_priors"])
+def test_shards_that_are_made_in_other_processes_are_the_same_to_the_byte(
+    fleet: Fleet, table: str
+) -> None:
+    """With what every shard needs whole as it was sent, too."""
+    here = fleet.tables.parts(table)
+    before = [(fleet.tables.path / table / part.name).read_bytes() for part in here]
+    work = work_of(fleet, table)
+    summary = make_table(fleet, work, fleet.shards, executor=Elsewhere(), force=True)
     assert summary.n_skipped == 0
-    assert fleet.tables.parts(WITHOUT_MODEL) == here
-    assert [(fleet.tables.path / WITHOUT_MODEL / part.name).read_bytes() for part in here] == before
+    assert fleet.tables.parts(table) == here
+    assert [(fleet.tables.path / table / part.name).read_bytes() for part in here] == before
+
+
+def test_what_every_shard_needs_whole_is_not_read_if_no_shard_is_made(
+    fleet: Fleet, scaling: ModuleType
+) -> None:
+    tables = fleet.tables
+    assert isinstance(tables, scaling.CountedLake)
+    tables.opened.clear()
+    made = make_table(fleet, work_of(fleet, "config_priors"), fleet.shards)
+    assert made.n_skipped == N_SHARDS
+    assert "tuning_losses" not in tables.opened
 
 
 def test_a_worker_refuses_to_make_another_table_than_the_driver_s(fleet: Fleet) -> None:
@@ -149,9 +162,25 @@ def test_a_worker_refuses_to_compute_with_another_kernel(fleet: Fleet) -> None:
     other = work_of(fleet)._replace(numerics='{"blas": "openblas Prescott"}')
     with pytest.raises(
         LakeError,
-        match=r"computes table 'tuning_losses' .* with .*, the run with .*Prescott.*OPENBLAS_CORETYPE",
+        match=r"computes table 'tuning_losses' .* with blas .*, the run with blas openblas Prescott "
+        r"\(on .*OPENBLAS_CORETYPE",
     ):
         make_shard(other, (0, fleet.shards[0]))
+
+
+def test_a_worker_without_the_compiled_loops_refuses_to_forecast(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loops could not be compiled, which its own log alone says."""
+    work = work_of(fleet, "forecast_grid", needs_model=True)._replace(driver="head")
+    model = load_forecaster("bundled", "cpu", use_kernels=False)
+    monkeypatch.setattr(shards, "model_of", lambda settings: model)
+    with pytest.raises(
+        LakeError,
+        match=r"worker .* computes table 'forecast_grid' of 'growing' with decoder "
+        r"TorchDecoder \(torch .*, the run with decoder CompiledDecoder \(on head\): .*doctor` on",
+    ):
+        make_shard(work, (0, fleet.shards[0]))
 
 
 def test_an_environment_with_other_settings_changes_nothing(

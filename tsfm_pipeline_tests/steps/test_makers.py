@@ -24,10 +24,11 @@ def test_a_maker_takes_the_member_then_the_shard_and_the_model_where_it_needs_th
     maker = MAKERS[table]
     model = ["forecaster"] if maker.needs_model else []
     shard = ["shard"] if TABLES[table].sharded else []
-    assert parameters(maker.function) == ["fleet", *shard, *model]
+    shared = ["experience_of"] if maker.share else []
+    assert parameters(maker.function) == ["fleet", *shard, *model, *shared]
     if maker.leakage:
         assert parameters(maker.leakage) == ["fleet", *model]
-    for function in filter(None, (maker.describe, maker.provenance)):
+    for function in filter(None, (maker.describe, maker.provenance, maker.share)):
         assert parameters(function) == ["fleet"]
 
 
