@@ -8,7 +8,8 @@ what a shard holds (`steps`), executors that need another package.
 A worker opens the member (a fleet, say) from the settings that it receives, because its own
 environment may have other settings. It keeps the member and the model for the next shard. A worker
 refuses work if its result would differ from the driver's: by other code, settings, telemetry or
-weights (another fingerprint), or in the last digits (another BLAS kernel, device or token budget).
+weights (another fingerprint), or in the last digits (another BLAS kernel, device, token budget or
+matrix product).
 """
 
 import json
@@ -128,7 +129,7 @@ def make_shard(work: ShardWork, task: Task) -> Part:
             f"{own}, the run with "
             f"{work.numerics}: the last digits would differ from shard to shard; give every "
             "worker the same processor type "
-            "(or OPENBLAS_CORETYPE) and device"
+            "(or OPENBLAS_CORETYPE and TSFM_MATRIX_PRODUCT) and device"
         )
     return _make_part(member, work, task)
 
@@ -142,11 +143,9 @@ def _make_part(member: Member, work: ShardWork, task: Task) -> Part:
 
 def numerics(model: "FrozenForecaster | None" = None) -> str:
     """Return, as JSON, what the last digits of a table depend on besides its fingerprint: the BLAS
-    kernel, and the device and token budget of a model.
+    kernel, and a model's device, token budget and matrix product.
     """
-    plan = (
-        {} if model is None else {"device": str(model.device), "token_budget": model.token_budget}
-    )
+    plan = {} if model is None else model.plan
     return json.dumps({"blas": blas_kernel(), **plan}, sort_keys=True)
 
 
@@ -154,13 +153,17 @@ def model_of(settings: Settings) -> "FrozenForecaster":
     """Return the frozen model under these settings, loaded once per process. Raises ValueError if
     it cannot be used.
     """
-    return frozen_model(settings.checkpoint, settings.device, settings.dtype)
+    return frozen_model(
+        settings.checkpoint, settings.device, settings.dtype, settings.matrix_product
+    )
 
 
 @cache
-def frozen_model(checkpoint: str, device: str, dtype: str) -> "FrozenForecaster":
+def frozen_model(
+    checkpoint: str, device: str, dtype: str, matrix_product: str
+) -> "FrozenForecaster":
     """Call `load_forecaster` once per process and return its model."""
-    return load_forecaster(checkpoint, device=device, dtype=dtype)
+    return load_forecaster(checkpoint, device=device, dtype=dtype, matrix_product=matrix_product)
 
 
 @lru_cache(maxsize=1)
