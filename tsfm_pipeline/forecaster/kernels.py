@@ -160,15 +160,51 @@ def _product(x, matrix, out, library):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def product_of_float32(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """Compute out = float32 x times a matrix that is packed in float32 or in three bfloat16 parts
+    (`compiled_decoder.PackedMatrix.in_parts`), in float32.
+    """
+    _product_of_float32(x, matrix, out, library)
+    end_use(library.release)
+
+
+@_compiled
+def _product_of_float32(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """As `product_of_float32`; the caller calls `end_use`. In three parts, a value of x is the sum
+    of its bfloat16 and of what that leaves, also in bfloat16, and so is a value of the matrix; of
+    the four products of these, that of both small parts is left out.
+    """
+    if matrix.shape[1] == x.shape[1]:
+        _product(x, matrix, out, library)
+        return
+    n_block = min(x.shape[0], BLOCK)
+    parts = np.empty((n_block, 3 * x.shape[1]), np.uint16)
+    for start in range(0, x.shape[0], n_block):
+        stop = min(start + n_block, x.shape[0])
+        _split(x[start:stop], parts)
+        _product(parts[: stop - start], matrix, out[start:stop], library)
+
+
+@_compiled
+def _split(x, out):  # type: ignore[no-untyped-def]
+    """Write x in bfloat16, what that leaves, and again x in bfloat16, side by side."""
+    n_columns = x.shape[1]
+    for t in range(x.shape[0]):
+        for d in range(0, n_columns, LANES):
+            value = load(x, t, d)
+            high = in_bfloat16(value)
+            store(out, t, d, high)
+            store(out, t, n_columns + d, value - high)
+            store(out, t, 2 * n_columns + d, high)
+
+
+@_compiled
 def layer(x, normed, key_value, weights, turns, tokens, queries, position, out, library):  # type: ignore[no-untyped-def]
     """Compute `FrozenDecoder.rest_of_layer`; out = x RMS-normed. Attention runs over all rows; the
     operations per row then run in blocks whose values stay in a core's caches.
     """
     n_rows, dims = x.shape
-    query, read = (
-        np.empty((n_rows, dims), np.float32),
-        np.empty((n_rows, dims), weights.attention_out.dtype),
-    )
+    query, read = np.empty((n_rows, dims), np.float32), np.empty((n_rows, dims), np.float32)
     _product(normed, weights.query, query, library)
     _attend(query, key_value, weights.query_scale, turns, tokens, queries, position, read)
     n_block, n_hidden = min(n_rows, BLOCK), weights.ff0.shape[0] * PANEL
@@ -183,7 +219,7 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out, 
     for start in range(0, n_rows, n_block):
         stop = min(start + n_block, n_rows)
         n = stop - start
-        _product(read[start:stop], weights.attention_out, change[:n], library)
+        _product_of_float32(read[start:stop], weights.attention_out, change[:n], library)
         _add_normed(x[start:stop], change[:n], weights.after_attention, normed_block[:n])
         _product(normed_block[:n], weights.ff0, hidden[:n], library)
         _silu(hidden[:n], active[:n])
@@ -385,6 +421,24 @@ def load(_: Any, array: Any, i: Any, j: Any) -> Any:
     return vector(array, types.intp, types.intp), generate
 
 
+def _rounded(builder: Any, value: Any) -> Any:
+    """Return the bits of a vector whose upper halves are its values in bfloat16."""
+    bits = builder.bitcast(value, _INTS)
+    odd = builder.and_(builder.lshr(bits, _constant(_INTS, 16)), _constant(_INTS, 1))
+    return builder.add(builder.add(bits, _constant(_INTS, 0x7FFF)), odd)
+
+
+@intrinsic
+def in_bfloat16(_: Any, value: Any) -> Any:
+    """Return a vector's values rounded to bfloat16, as float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        upper = builder.and_(_rounded(builder, args[0]), _constant(_INTS, 0xFFFF0000))
+        return builder.bitcast(upper, _FLOATS)
+
+    return vector(vector), generate
+
+
 @intrinsic
 def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
     """Set array[i, j : j + 16] = value, rounded to nearest with ties to even in bfloat16."""
@@ -392,13 +446,8 @@ def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, value = _FLOATS, args[3]
         if array.dtype != types.float32:
-            bits = builder.bitcast(value, _INTS)
-            odd = builder.and_(builder.lshr(bits, _constant(_INTS, 16)), _constant(_INTS, 1))
-            rounded = builder.add(builder.add(bits, _constant(_INTS, 0x7FFF)), odd)
-            kind, value = (
-                _HALVES,
-                builder.trunc(builder.lshr(rounded, _constant(_INTS, 16)), _HALVES),
-            )
+            upper = builder.lshr(_rounded(builder, value), _constant(_INTS, 16))
+            kind, value = _HALVES, builder.trunc(upper, _HALVES)
         builder.store(
             value, _address(context, builder, signature, args, 0, args[1:3], kind), align=2
         )

@@ -150,6 +150,17 @@ def test_a_product_is_summed_in_float32(
     assert ((ours.double() - x.double() @ weight.double().T).abs() <= 1e-6 * sizes).all()
 
 
+@pytest.mark.parametrize(("n_rows", "n_inputs"), [(1, 16), (31, 64), (33, 256), (200, 80)])
+def test_a_product_in_parts_is_almost_one_in_float32(n_rows: int, n_inputs: int) -> None:
+    x, weight = matrices(n_rows, n_inputs, 2, torch.float32)
+    packed = PackedMatrix.in_parts(weight, library(True, torch.bfloat16))
+    sizes = x.double().abs() @ weight.double().abs().T
+    ours, exact = packed.times(x), x.double() @ weight.double().T
+    assert ((ours.double() - exact).abs() <= 2e-5 * sizes).all()
+    assert torch.equal(packed.times(x, n_outputs=7), ours[:, :7])
+    assert torch.equal(packed.times(x[-1:]), ours[-1:])
+
+
 @pytest.mark.parametrize("by_onednn", [False, True])
 @pytest.mark.parametrize("n_rows", [20, 45])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -284,7 +295,8 @@ def test_nothing_is_compiled_after_loading(
     """So that an error of the compiler shows while torch can still take over."""
     model = load_forecaster(checkpoint_directory, device="cpu", dtype=dtype)
     assert isinstance(model.decoder, CompiledDecoder)
-    before = [set(function.signatures) for function in (kernels.product, kernels.layer)]
+    loops = (kernels.product, kernels.product_of_float32, kernels.layer)
+    before = [set(function.signatures) for function in loops]
     model.forecast_offsets(
         telemetry,
         [1900, 2100],
@@ -293,7 +305,7 @@ def test_nothing_is_compiled_after_loading(
         60,
     )
     model.forecast_grid(telemetry, [2100], [ForecastConfig(context_len=512)], 300)
-    assert [set(function.signatures) for function in (kernels.product, kernels.layer)] == before
+    assert [set(function.signatures) for function in loops] == before
 
 
 def test_bfloat16_is_rounded_once() -> None:

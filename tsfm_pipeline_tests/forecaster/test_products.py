@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tsfm_pipeline.catalogue.shards import numerics
 from tsfm_pipeline.forecaster import ForecastConfig, products
 from tsfm_pipeline.forecaster.engine import DTYPES, FrozenForecaster, load_forecaster
 from tsfm_pipeline.forecaster.products import choose, kept_choice, product_for, usable_products
@@ -193,6 +194,7 @@ def test_every_product_forecasts_what_torch_forecasts(
     model = load_forecaster(checkpoint_directory, device="cpu", dtype=dtype, matrix_product=product)
     plain = load_forecaster(checkpoint_directory, device="cpu", use_kernels=False)
     assert model.decoder.product == model.plan["matrix_product"] == product
+    assert json.loads(numerics(model))["matrix_product"] == product, "workers compare it"
     assert model.dtype == DTYPES[dtype]
     spread = telemetry[:, 1100:2101].std(axis=1)[:, None, None, None, None]
     exact = forecast(plain, telemetry)
