@@ -91,10 +91,18 @@ def difference(
 
 
 def measure(
-    checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bool, threads: int | None
+    checkpoint: str,
+    dtype: str,
+    quick: bool,
+    repeats: int,
+    compiled: bool,
+    threads: int | None,
+    matrix_product: str,
 ) -> dict[str, object]:
     """Run the contestants alternately, `repeats` times each, and compare them."""
-    engine = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
+    engine = load_forecaster(
+        checkpoint, device="cpu", dtype=dtype, n_threads=threads, matrix_product=matrix_product
+    )
     n_series, context_lens = (
         (16, (64, 256, 1024)) if quick else (64, (64, 128, 256, 512, 1024, 2048))
     )
@@ -166,6 +174,7 @@ def measure(
         "n_parameters": engine.checkpoint.n_parameters,
         "dtype": dtype,
         "token_budget": engine.token_budget,
+        "matrix_product": engine.decoder.product,
         "package_batch": PACKAGE_BATCH,
         **ran_on(),
     }
@@ -181,6 +190,12 @@ def main() -> int:
         "--checkpoint", default="bundled", help="checkpoint name or folder, as in load_forecaster"
     )
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    parser.add_argument(
+        "--matrix-product",
+        default="auto",
+        choices=["auto", "loops", "onednn", "float32"],
+        help="what multiplies the engine's matrices (TSFM_MATRIX_PRODUCT)",
+    )
     parser.add_argument(
         "--compiled",
         action="store_true",

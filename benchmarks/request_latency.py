@@ -207,10 +207,18 @@ def beside_the_package(
 
 
 def measure(
-    checkpoint: str, dtype: str, quick: bool, repeats: int, requests: int, threads: int | None
+    checkpoint: str,
+    dtype: str,
+    quick: bool,
+    repeats: int,
+    requests: int,
+    threads: int | None,
+    matrix_product: str,
 ) -> dict[str, object]:
     """Measure latency at both sizes, then compare the search with the package."""
-    forecaster = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
+    forecaster = load_forecaster(
+        checkpoint, device="cpu", dtype=dtype, n_threads=threads, matrix_product=matrix_product
+    )
     values = telemetry(N_TENANTS)
     request_histories = histories(values)
     settings = SearchSettings()
@@ -239,6 +247,7 @@ def measure(
         "n_parameters": forecaster.checkpoint.n_parameters,
         "dtype": dtype,
         "token_budget": forecaster.token_budget,
+        "matrix_product": forecaster.decoder.product,
         "wall_s": round(time.perf_counter() - started, 1),
         **ran_on(),
     }
@@ -254,6 +263,12 @@ def main() -> int:
         "--checkpoint", default="bundled", help="checkpoint name or folder, as in load_forecaster"
     )
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    parser.add_argument(
+        "--matrix-product",
+        default="auto",
+        choices=["auto", "loops", "onednn", "float32"],
+        help="what multiplies the engine's matrices (TSFM_MATRIX_PRODUCT)",
+    )
     parser.add_argument("--requests", type=int, default=500, help="timed requests per size")
     parser.add_argument(
         "--repeats", type=int, default=5, help="repeats of the comparison with the package"

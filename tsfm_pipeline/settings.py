@@ -220,6 +220,11 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    matrix_product: Literal["auto", "loops", "onednn", "float32"] = Field(
+        "auto",
+        description="what multiplies the model's matrices on a CPU: auto (the fastest, measured "
+        "once per machine), our own loops, oneDNN, or loops in float32 in place of bfloat16",
+    )
     profile: Profile = Field("full", description="full, or cheap: no more than `CHEAP` allows")
     shard_tenants: int = Field(
         25, ge=1, description="tenants per Parquet file: the unit of work, memory and resumption"

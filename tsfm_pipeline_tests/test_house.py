@@ -40,6 +40,7 @@ MODULES_WITH_HEAVY_IMPORTS = (
     "forecaster/lag_llama.py",
     "forecaster/model.py",
     "forecaster/normalisation.py",
+    "forecaster/products.py",
     "forecaster/torch_decoder.py",
     "pretraining/",
     "studies/direction/auc.py",

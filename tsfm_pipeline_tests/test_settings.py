@@ -61,6 +61,7 @@ def test_relative_folders_are_made_absolute_so_that_step_processes_agree(
     ("name", "value", "field"),
     [
         ("TSFM_DTYPE", "float16", "dtype"),
+        ("TSFM_MATRIX_PRODUCT", "mkl", "matrix_product"),
         ("TSFM_PROFILE", "quick", "profile"),
         ("TSFM_SHARD_TENANTS", "0", "shard_tenants"),
         ("TSFM_EVALUATION__TUNING_SHARE", "1", "tuning_share"),

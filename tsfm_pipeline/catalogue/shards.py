@@ -8,8 +8,9 @@ what a shard holds (`steps`), executors that need another package.
 A worker opens the member (a fleet, say) from the settings that it receives, because its own
 environment may have other settings. It keeps the member and the model for the next shard. A worker
 refuses work if its result would differ from the driver's: by other code, settings, telemetry or
-weights (another fingerprint), or in the last digits (another BLAS kernel, decoder, device or token
-budget). What every shard needs whole is made once, by the driver, and sent with the work.
+weights (another fingerprint), or in the last digits (another BLAS kernel, decoder, matrix product,
+device or token budget). What every shard needs whole is made once, by the driver, and sent with the
+work.
 """
 
 import hashlib
@@ -174,8 +175,9 @@ def make_shard(work: ShardWork, task: Task) -> Part:
         raise LakeError(
             f"worker {socket.gethostname()} computes table {work.table!r} of {work.member!r} with "
             f"{here}, the run with {there} (on {work.driver}): the last digits would differ from "
-            "shard to shard; give every worker the same processor type (or OPENBLAS_CORETYPE), "
-            "device and decoder; `tsfm-pipeline doctor` on each of the two says why it has which"
+            "shard to shard; give every worker the same processor type (or OPENBLAS_CORETYPE and "
+            "TSFM_MATRIX_PRODUCT), device and decoder; `tsfm-pipeline doctor` on each of the two "
+            "says why it has which"
         )
     return _make_part(member, work, task)
 
@@ -214,18 +216,14 @@ def _unpacked(shared: Shared) -> Any:
 
 def numerics(model: "FrozenForecaster | None" = None) -> str:
     """Return, as JSON, what the last digits of a table depend on besides its fingerprint: the BLAS
-    kernel, and of a model its decoder (see `forecaster.arithmetic`), device and token budget.
+    kernel, and of a model its decoder (see `forecaster.arithmetic`), matrix product, device and
+    token budget.
     """
     if model is None:
         return json.dumps({"blas": blas_kernel()})
     from tsfm_pipeline.forecaster.arithmetic import arithmetic
 
-    found = {
-        "blas": blas_kernel(),
-        "decoder": arithmetic(model.decoder),
-        "device": str(model.device),
-        "token_budget": model.token_budget,
-    }
+    found = {"blas": blas_kernel(), "decoder": arithmetic(model.decoder), **model.plan}
     return json.dumps(found, sort_keys=True)
 
 
@@ -233,13 +231,17 @@ def model_of(settings: Settings) -> "FrozenForecaster":
     """Return the frozen model under these settings, loaded once per process. Raises ValueError if
     it cannot be used.
     """
-    return frozen_model(settings.checkpoint, settings.device, settings.dtype)
+    return frozen_model(
+        settings.checkpoint, settings.device, settings.dtype, settings.matrix_product
+    )
 
 
 @cache
-def frozen_model(checkpoint: str, device: str, dtype: str) -> "FrozenForecaster":
+def frozen_model(
+    checkpoint: str, device: str, dtype: str, matrix_product: str
+) -> "FrozenForecaster":
     """Call `load_forecaster` once per process and return its model."""
-    return load_forecaster(checkpoint, device=device, dtype=dtype)
+    return load_forecaster(checkpoint, device=device, dtype=dtype, matrix_product=matrix_product)
 
 
 @lru_cache(maxsize=1)

@@ -99,7 +99,12 @@ class Methods:
         if self._model is None:
             settings = Settings()
             dtype = settings.dtype if self._bundle is None else self._bundle.facts.checkpoint.dtype
-            self._model = load_forecaster(settings.checkpoint, device=settings.device, dtype=dtype)
+            self._model = load_forecaster(
+                settings.checkpoint,
+                device=settings.device,
+                dtype=dtype,
+                matrix_product=settings.matrix_product,
+            )
         return self._model
 
     def _first_available(

@@ -154,7 +154,12 @@ def _check_out(out: Path, file: Path) -> None:
 
 
 def _load(settings: Settings, dtype: str) -> "FrozenForecaster":
-    return load_forecaster(settings.checkpoint, device=settings.device, dtype=dtype)
+    return load_forecaster(
+        settings.checkpoint,
+        device=settings.device,
+        dtype=dtype,
+        matrix_product=settings.matrix_product,
+    )
 
 
 def _run_before(settings: Settings, name: str) -> tuple[FleetSpec, SearchBundle]:

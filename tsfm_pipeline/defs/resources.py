@@ -25,7 +25,7 @@ Resource = TypeVar("Resource", bound=dg.ConfigurableResource)
 
 
 class ForecasterResource(dg.ConfigurableResource):
-    """The frozen model: its checkpoint, its device and its precision."""
+    """The frozen model: its checkpoint, its device, its precision and what multiplies."""
 
     checkpoint: str = Field("bundled", description="registry name or local directory")
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -34,14 +34,17 @@ class ForecasterResource(dg.ConfigurableResource):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="type of the weights; tables made with one are stale under the other"
     )
+    matrix_product: Literal["auto", "loops", "onednn", "float32"] = Field(
+        "auto", description="what multiplies on a CPU; auto: the fastest, measured once per machine"
+    )
 
     def load(self) -> "FrozenForecaster":
-        """Load and verify the weights. Raises `dg.Failure`, without retry, if the checkpoint or the
-        device cannot be used.
+        """Load and verify the weights. Raises `dg.Failure`, without retry, if the checkpoint, the
+        device or the product cannot be used.
         """
         keep_large_buffers()  # a setting of the whole process, which runs only this step
         try:
-            return frozen_model(self.checkpoint, self.device, self.dtype)
+            return frozen_model(self.checkpoint, self.device, self.dtype, self.matrix_product)
         except ValueError as error:
             raise dg.Failure(
                 description=str(error),
@@ -100,6 +103,7 @@ class Workspace(dg.ConfigurableResource):
             "checkpoint": model.checkpoint,
             "device": model.device,
             "dtype": model.dtype,
+            "matrix_product": model.matrix_product,
         }
         return Settings.model_validate(stored | chosen)
 
@@ -117,6 +121,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         checkpoint=settings.checkpoint,
         device=settings.device,
         dtype=settings.dtype,
+        matrix_product=settings.matrix_product,
     )
     workspace = _with_defaults(Workspace, profile=settings.profile)
     workspace.location_settings = settings

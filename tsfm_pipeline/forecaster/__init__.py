@@ -23,6 +23,7 @@ def load_forecaster(
     device: str = "auto",
     dtype: str = "float32",
     revision: str | None = None,
+    matrix_product: str = "auto",
 ) -> "FrozenForecaster":
     """Load a checkpoint and return a forecaster whose weights never change.
 
@@ -30,12 +31,20 @@ def load_forecaster(
     device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:<n>`.
     dtype: `float32` or `bfloat16`, the type of the model's matrices.
     revision: commit of a checkpoint on the hub; None means the registry's.
+    matrix_product: what multiplies on a CPU: `auto` (the fastest of this machine, measured once),
+    `loops`, `onednn`, or `float32` in place of bfloat16.
 
     Returns a `FrozenForecaster`; call its `forecast_grid`.
 
     Raises `registry.CheckpointError` where the checkpoint is absent, unsafe, altered or of another
-    architecture, and ValueError for a device or dtype that is not allowed.
+    architecture, and ValueError for a device, dtype or product that is not allowed.
     """
     from tsfm_pipeline.forecaster import engine
 
-    return engine.load_forecaster(name_or_path, device=device, dtype=dtype, revision=revision)
+    return engine.load_forecaster(
+        name_or_path,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        matrix_product=matrix_product,
+    )

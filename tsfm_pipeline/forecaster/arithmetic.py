@@ -8,7 +8,8 @@ What does not: the choice of a decoder (`decoders`), the numerics of a table as 
 Measured by forecasting one grid with everything else equal: in float32 the compiled loops give the
 same bytes with AVX2 and with AVX-512. In bfloat16 they multiply pairs where the processor has
 AVX512_BF16, and give other bytes elsewhere. torch's operators give other bytes with other
-instructions, of torch itself and in bfloat16 also of oneDNN.
+instructions, of torch itself and in bfloat16 also of oneDNN. Where oneDNN multiplies for the loops,
+its instructions decide.
 """
 
 import os
@@ -28,6 +29,8 @@ def arithmetic(decoder: Decoder) -> str:
         return f"{name} ({torch.cuda.get_device_name(decoder.device)})"
     if isinstance(decoder, TorchDecoder):
         return f"{name} ({_of_torch()})"
+    if decoder.product == "onednn":
+        return f"{name} ({_of_onednn()})"
     return f"{name} ({_of_the_loops()})" if decoder.dtype == torch.bfloat16 else name
 
 
@@ -40,12 +43,18 @@ def _of_the_loops() -> str:
 
 
 def _of_torch() -> str:
-    """Return the instructions of torch's own operators and those of oneDNN. Environment variables
-    of both may choose others than the processor's best.
+    """Return the instructions of torch's own operators, of which an environment variable may choose
+    others than the processor's best, and those of oneDNN.
     """
-    own = torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.backends.cpu.get_cpu_capability()}, {_of_onednn()}"
+
+
+def _of_onednn() -> str:
+    """Return the instructions of oneDNN: the processor's best, or what an environment variable
+    limits them to.
+    """
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA")
-    return f"torch {own}, oneDNN {limit or _of_the_processor()}"
+    return f"oneDNN {limit or _of_the_processor()}"
 
 
 def _of_the_processor() -> str:

@@ -1,7 +1,8 @@
 """The choice of a decoder: compiled loops on a CPU, torch's operators everywhere else.
 
 What belongs here: the protocol of a decoder, the choice between the two, and the reasons for it.
-What does not: how either one computes (`compiled_decoder`, `torch_decoder`).
+What does not: how either one computes (`compiled_decoder`, `torch_decoder`), and what multiplies in
+the compiled loops (`products`).
 """
 
 import logging
@@ -33,6 +34,10 @@ class Decoder(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
+    @property
+    def product(self) -> str:
+        """What multiplies: one of `products.PRODUCTS`, or `torch`."""
+
     def parameters(self) -> Iterator[torch.Tensor]:
         """Yield every tensor of the decoder."""
 
@@ -55,9 +60,14 @@ def frozen_decoder(
     device: torch.device,
     dtype: torch.dtype,
     use_kernels: bool = True,
+    product: str = "loops",
 ) -> Decoder:
     """Return a decoder with these tensors: compiled loops on a CPU if they are available and
     `use_kernels` is True, otherwise torch.
+
+    product: what multiplies in the compiled loops: `auto` or one of `products.PRODUCTS`. It does
+    not matter where torch computes. Raises ValueError for a product that this machine or dtype does
+    not have.
 
     The loops may be unavailable on a CPU: numba is missing, its cache has no writable folder, the
     loops do not support the processor or the model's size, or compiling fails. The log then gives
@@ -67,10 +77,18 @@ def frozen_decoder(
         return TorchDecoder(architecture, tensors, device, dtype)
     reason = _import_error()
     if reason is None:
-        from tsfm_pipeline.forecaster.compiled_decoder import CompiledDecoder, LoopsUnavailable
+        from tsfm_pipeline.forecaster.compiled_decoder import (
+            CompiledDecoder,
+            LoopsUnavailable,
+            sizes_refused,
+        )
+        from tsfm_pipeline.forecaster.products import product_for
 
         try:
-            return CompiledDecoder(architecture, tensors, dtype)
+            if refused := sizes_refused(architecture):
+                raise LoopsUnavailable(refused)
+            choice = product_for(architecture, dtype, product)
+            return CompiledDecoder(architecture, tensors, dtype, choice.product)
         except LoopsUnavailable as error:
             reason = str(error)
     _say_once(reason)

@@ -58,9 +58,11 @@ class FrozenForecaster:
         decoder: Decoder,
         token_budget: int | None = None,
         n_threads: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Take a loaded decoder and start the worker threads.
 
+        dtype: what was asked for, by default the decoder's own.
         n_threads: batches that run at once on a CPU; by default one per core that the process may
         use (OMP_NUM_THREADS overrides it). Raises ValueError for fewer than one thread or one token
         per batch.
@@ -71,6 +73,7 @@ class FrozenForecaster:
         """
         self.checkpoint = checkpoint
         self.decoder = decoder
+        self._dtype = decoder.dtype if dtype is None else dtype
         self.n_threads = _n_threads() if n_threads is None else n_threads
         if self.n_threads < 1:
             raise ValueError(f"n_threads is {n_threads}; allowed: 1 or more")
@@ -91,10 +94,22 @@ class FrozenForecaster:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the decoder's matrices. Sums of squares, norms and the residual stream are
-        always float32.
+        """The type that was asked for. That of the decoder's matrices (`decoder.dtype`) is float32
+        instead where bfloat16 would be slower (`products`). Sums of squares, norms and the residual
+        stream are always float32.
         """
-        return self.decoder.dtype
+        return self._dtype
+
+    @property
+    def plan(self) -> dict[str, str | int]:
+        """What changes the last bits of forecasts besides the checkpoint and the dtype: device,
+        token budget and matrix product.
+        """
+        return {
+            "device": str(self.device),
+            "token_budget": self.token_budget,
+            "matrix_product": self.decoder.product,
+        }
 
     def parameters(self) -> Iterator[torch.Tensor]:
         """Yield the decoder's tensors; none of them requires grad."""
@@ -299,6 +314,7 @@ def load_forecaster(
     token_budget: int | None = None,
     n_threads: int | None = None,
     use_kernels: bool = True,
+    matrix_product: str = "auto",
 ) -> FrozenForecaster:
     """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster` for the
     arguments, `FrozenForecaster` and `frozen_decoder` for the further ones.
@@ -308,8 +324,10 @@ def load_forecaster(
     target = _device(device)
     checkpoint, architecture, path = registry.find_checkpoint(name_or_path, revision)
     tensors = registry.read_tensors(path)
-    decoder = frozen_decoder(architecture, tensors, target, DTYPES[dtype], use_kernels)
-    forecaster = FrozenForecaster(checkpoint, decoder, token_budget, n_threads)
+    decoder = frozen_decoder(
+        architecture, tensors, target, DTYPES[dtype], use_kernels, matrix_product
+    )
+    forecaster = FrozenForecaster(checkpoint, decoder, token_budget, n_threads, DTYPES[dtype])
     torch.set_num_threads(
         forecaster.n_threads
     )  # for this thread, which measures the machine's copy rate; batches run on the workers

@@ -33,7 +33,10 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
 LANES = 16
-_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+_TARGET = cpu_target.target_context.codegen().magic_tuple()
+TARGET = " ".join(_TARGET)
+"""What the loops are compiled for: LLVM's triple, processor and features."""
+_FEATURES = _TARGET[2].split(",")
 NEEDED = ("+avx2", "+fma")
 """Processor features that the loops need and are tested with."""
 if not set(NEEDED) <= set(_FEATURES):
@@ -45,6 +48,8 @@ lanes, or 16 of eight (AVX2).
 """
 PANEL = TILE_VECTORS * LANES
 """Columns of a tile."""
+LIBRARY_ROWS = 32
+"""Rows of a block that oneDNN multiplies: two tiles of an AMX processor."""
 BLOCK = 192
 """Rows that pass through a feed-forward block at a time."""
 QUERIES = 8
@@ -71,6 +76,20 @@ class Weights(NamedTuple):
     ff0: npt.NDArray[np.generic]
     ff1: npt.NDArray[np.generic]
     after_ff: npt.NDArray[np.generic]
+
+
+class Library(NamedTuple):
+    """Addresses of oneDNN's products of small blocks, as torch exports them, and of the function
+    that ends their use; 0 where the loops of this file multiply instead.
+
+    float32, bfloat16: `void (int64 rows, int64 columns, int64 inputs, int64 stride of A, int64
+    stride of B, int64 stride of C, bool add, A*, B*, float* C, bool pairs)`. release: `void
+    (bool)`.
+    """
+
+    float32: int
+    bfloat16: int
+    release: int
 
 
 def fit(head_dims: int, model_dims: int, ff_dims: int) -> bool:
@@ -105,26 +124,88 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def product(x, matrix, out):  # type: ignore[no-untyped-def]
-    """Compute out = x times a packed matrix of its type, in float32. A panel of the matrix stays in
-    the first-level cache while all rows pass.
-    """
-    for panel in range(matrix.shape[0]):
-        for row in range(0, x.shape[0], TILE_ROWS):
-            multiply(x, row, matrix, panel, out)
+def product(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """Compute out = x times a packed matrix of its type, in float32."""
+    _product(x, matrix, out, library)
+    end_use(library.release)
 
 
 @_compiled
-def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
+def _product(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """As `product`; the caller calls `end_use`.
+
+    The loops keep a panel of the matrix in the first-level cache while all rows pass. oneDNN gets
+    blocks of `LIBRARY_ROWS` rows and one panel, always: a row's result then does not depend on the
+    number of rows, and no thread makes more than one kernel per matrix. The last block begins
+    earlier if it would not be full, so that its first rows are computed twice, with equal results.
+    """
+    multiply_block = of_its_type(library, matrix)
+    n_rows = x.shape[0]
+    if multiply_block == 0:
+        for panel in range(matrix.shape[0]):
+            for row in range(0, n_rows, TILE_ROWS):
+                multiply(x, row, matrix, panel, out)
+    elif n_rows >= LIBRARY_ROWS:
+        for start in range(0, n_rows, LIBRARY_ROWS):
+            row = min(start, n_rows - LIBRARY_ROWS)
+            for panel in range(matrix.shape[0]):
+                multiply_by_library(multiply_block, x, row, matrix, panel, out)
+    else:
+        filled = np.zeros((LIBRARY_ROWS, x.shape[1]), x.dtype)
+        filled[:n_rows] = x
+        results = np.empty((LIBRARY_ROWS, out.shape[1]), np.float32)
+        for panel in range(matrix.shape[0]):
+            multiply_by_library(multiply_block, filled, 0, matrix, panel, results)
+        out[:] = results[:n_rows]
+
+
+@_compiled
+def product_of_float32(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """Compute out = float32 x times a matrix that is packed in float32 or in three bfloat16 parts
+    (`compiled_decoder.PackedMatrix.in_parts`), in float32.
+    """
+    _product_of_float32(x, matrix, out, library)
+    end_use(library.release)
+
+
+@_compiled
+def _product_of_float32(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """As `product_of_float32`; the caller calls `end_use`. In three parts, a value of x is the sum
+    of its bfloat16 and of what that leaves, also in bfloat16, and so is a value of the matrix; of
+    the four products of these, that of both small parts is left out.
+    """
+    if matrix.shape[1] == x.shape[1]:
+        _product(x, matrix, out, library)
+        return
+    n_block = min(x.shape[0], BLOCK)
+    parts = np.empty((n_block, 3 * x.shape[1]), np.uint16)
+    for start in range(0, x.shape[0], n_block):
+        stop = min(start + n_block, x.shape[0])
+        _split(x[start:stop], parts)
+        _product(parts[: stop - start], matrix, out[start:stop], library)
+
+
+@_compiled
+def _split(x, out):  # type: ignore[no-untyped-def]
+    """Write x in bfloat16, what that leaves, and again x in bfloat16, side by side."""
+    n_columns = x.shape[1]
+    for t in range(x.shape[0]):
+        for d in range(0, n_columns, LANES):
+            value = load(x, t, d)
+            high = in_bfloat16(value)
+            store(out, t, d, high)
+            store(out, t, n_columns + d, value - high)
+            store(out, t, 2 * n_columns + d, high)
+
+
+@_compiled
+def layer(x, normed, key_value, weights, turns, tokens, queries, position, out, library):  # type: ignore[no-untyped-def]
     """Compute `FrozenDecoder.rest_of_layer`; out = x RMS-normed. Attention runs over all rows; the
     operations per row then run in blocks whose values stay in a core's caches.
     """
     n_rows, dims = x.shape
-    query, read = (
-        np.empty((n_rows, dims), np.float32),
-        np.empty((n_rows, dims), weights.attention_out.dtype),
-    )
-    product(normed, weights.query, query)
+    query, read = np.empty((n_rows, dims), np.float32), np.empty((n_rows, dims), np.float32)
+    _product(normed, weights.query, query, library)
     _attend(query, key_value, weights.query_scale, turns, tokens, queries, position, read)
     n_block, n_hidden = min(n_rows, BLOCK), weights.ff0.shape[0] * PANEL
     change, hidden = (
@@ -138,12 +219,13 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):
     for start in range(0, n_rows, n_block):
         stop = min(start + n_block, n_rows)
         n = stop - start
-        product(read[start:stop], weights.attention_out, change[:n])
+        _product_of_float32(read[start:stop], weights.attention_out, change[:n], library)
         _add_normed(x[start:stop], change[:n], weights.after_attention, normed_block[:n])
-        product(normed_block[:n], weights.ff0, hidden[:n])
+        _product(normed_block[:n], weights.ff0, hidden[:n], library)
         _silu(hidden[:n], active[:n])
-        product(active[:n], weights.ff1, change[:n])
+        _product(active[:n], weights.ff1, change[:n], library)
         _add_normed(x[start:stop], change[:n], weights.after_ff, out[start:stop])
+    end_use(library.release)
 
 
 @_compiled
@@ -339,6 +421,24 @@ def load(_: Any, array: Any, i: Any, j: Any) -> Any:
     return vector(array, types.intp, types.intp), generate
 
 
+def _rounded(builder: Any, value: Any) -> Any:
+    """Return the bits of a vector whose upper halves are its values in bfloat16."""
+    bits = builder.bitcast(value, _INTS)
+    odd = builder.and_(builder.lshr(bits, _constant(_INTS, 16)), _constant(_INTS, 1))
+    return builder.add(builder.add(bits, _constant(_INTS, 0x7FFF)), odd)
+
+
+@intrinsic
+def in_bfloat16(_: Any, value: Any) -> Any:
+    """Return a vector's values rounded to bfloat16, as float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        upper = builder.and_(_rounded(builder, args[0]), _constant(_INTS, 0xFFFF0000))
+        return builder.bitcast(upper, _FLOATS)
+
+    return vector(vector), generate
+
+
 @intrinsic
 def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
     """Set array[i, j : j + 16] = value, rounded to nearest with ties to even in bfloat16."""
@@ -346,13 +446,8 @@ def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, value = _FLOATS, args[3]
         if array.dtype != types.float32:
-            bits = builder.bitcast(value, _INTS)
-            odd = builder.and_(builder.lshr(bits, _constant(_INTS, 16)), _constant(_INTS, 1))
-            rounded = builder.add(builder.add(bits, _constant(_INTS, 0x7FFF)), odd)
-            kind, value = (
-                _HALVES,
-                builder.trunc(builder.lshr(rounded, _constant(_INTS, 16)), _HALVES),
-            )
+            upper = builder.lshr(_rounded(builder, value), _constant(_INTS, 16))
+            kind, value = _HALVES, builder.trunc(upper, _HALVES)
         builder.store(
             value, _address(context, builder, signature, args, 0, args[1:3], kind), align=2
         )
@@ -453,6 +548,75 @@ def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any
         return context.get_dummy_value()
 
     return types.void(x, types.intp, matrix, types.intp, out), generate
+
+
+@intrinsic
+def of_its_type(_: Any, library: Any, matrix: Any) -> Any:
+    """Return the member of a `Library` that multiplies by a matrix of this type."""
+    which = Library._fields.index("float32" if matrix.dtype == types.float32 else "bfloat16")
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.extract_value(args[0], which)
+
+    return types.int64(library, matrix), generate
+
+
+def _function_at(builder: Any, address: Any, kinds: list[Any]) -> Any:
+    """Return the C function without a result at this address."""
+    return builder.inttoptr(address, ir.FunctionType(ir.VoidType(), kinds).as_pointer())
+
+
+@intrinsic
+def multiply_by_library(
+    _: Any, function: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any
+) -> Any:
+    """Set out[row : row + LIBRARY_ROWS, columns of the panel] = x[row : row + LIBRARY_ROWS] times a
+    panel of a packed matrix, by the function at this address (see `Library`). bfloat16 panels hold
+    pairs, as it expects where it uses AMX.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        size, byte = ir.IntType(64), ir.IntType(8)
+
+        def address(which: int, at: list[Any]) -> Any:
+            return _address(context, builder, signature, args, which, at, byte)
+
+        zero = ir.Constant(args[2].type, 0)
+        n_inputs = builder.extract_value(_array_of(context, builder, signature, args, 1).shape, 1)
+        n_columns = builder.extract_value(_array_of(context, builder, signature, args, 5).shape, 1)
+        columns = builder.mul(args[4], ir.Constant(args[4].type, PANEL))
+        values = [
+            ir.Constant(size, LIBRARY_ROWS),
+            ir.Constant(size, PANEL),
+            n_inputs,
+            n_inputs,
+            ir.Constant(size, PANEL),
+            n_columns,
+            ir.Constant(byte, 0),
+            address(1, [args[2], zero]),
+            address(3, [args[4], zero, zero]),
+            address(5, [args[2], columns]),
+            ir.Constant(byte, int(matrix.dtype != types.float32)),
+        ]
+        builder.call(_function_at(builder, args[0], [value.type for value in values]), values)
+        return context.get_dummy_value()
+
+    return types.void(function, x, types.intp, matrix, types.intp, out), generate
+
+
+@intrinsic
+def end_use(_: Any, function: Any) -> Any:
+    """Call a library's `release`, if there is one: it frees the tile registers of this thread.
+    Other AMX code in it would otherwise find them set up for these products.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        with builder.if_then(builder.icmp_signed("!=", args[0], ir.Constant(args[0].type, 0))):
+            true = ir.Constant(ir.IntType(8), 1)
+            builder.call(_function_at(builder, args[0], [true.type]), [true])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @intrinsic

@@ -140,6 +140,12 @@ class FrozenDecoder(ABC):
     def matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> Matrix:
         """Return a matrix [N, K] in the layout that this decoder's products read."""
 
+    def precise_matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> Matrix:
+        """Return a matrix [N, K], by default as `matrix` does, whose factors are float32 and whose
+        products must be more precise than bfloat16.
+        """
+        return self.matrix(weight, dtype)
+
     @abstractmethod
     def rest_of_layer(self, windows: Windows, turns: torch.Tensor) -> RestOfLayer:
         """Return a function that computes the rest of a transformer layer, after its keys and
@@ -289,7 +295,7 @@ class FrozenDecoder(ABC):
         for part in ("hidden_layer", "output_layer", "residual_layer"):
             bias = tensors.get(f"{name}.{part}.bias")
             parts += [
-                self.matrix(tensors[f"{name}.{part}.weight"], torch.float32),
+                self.precise_matrix(tensors[f"{name}.{part}.weight"], torch.float32),
                 None if bias is None else self._float32(bias),
             ]
         return ResidualBlock(*parts)  # type: ignore[arg-type]
@@ -319,7 +325,7 @@ class FrozenDecoder(ABC):
             query=self.matrix(query[:, neighbours].flatten(0, 1), self.dtype),
             key_value=self.matrix(torch.cat([key[:, neighbours], value]).flatten(0, 1), self.dtype),
             query_scale=self._float32(scale[neighbours]),
-            attention_out=self.matrix(tensors[f"{name}.attn.out.weight"], precise),
+            attention_out=self.precise_matrix(tensors[f"{name}.attn.out.weight"], precise),
             after_attention=self._float32(tensors[f"{name}.post_attn_ln.scale"]),
             ff0=self.matrix(ff0, of_ff),
             ff1=self.matrix(tensors[f"{name}.ff1.weight"], of_ff),

@@ -40,6 +40,8 @@ class DenseMatrix:
 class TorchDecoder(FrozenDecoder):
     """The decoder that runs torch's operators, on one device."""
 
+    product = "torch"
+
     def __init__(
         self,
         architecture: Architecture,

@@ -140,7 +140,10 @@ class LocalRuntime(ModelThread):
         settings, bundle = self._settings, self._bundle
         dtype = "float32" if bundle is None else bundle.facts.checkpoint.dtype
         forecaster = load_forecaster(
-            settings.checkpoint, dtype=settings.dtype or dtype, n_threads=settings.threads
+            settings.checkpoint,
+            dtype=settings.dtype or dtype,
+            n_threads=settings.threads,
+            matrix_product=settings.matrix_product,
         )
         if bundle is not None:
             bundle.require(forecaster)

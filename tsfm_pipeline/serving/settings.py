@@ -114,6 +114,11 @@ class LocalSettings(_Section):
     dtype: Literal["float32", "bfloat16"] | None = _setting(
         None, "type of the model's matrices; default: the bundle's, float32 without one"
     )
+    matrix_product: Literal["auto", "loops", "onednn", "float32"] = _setting(
+        "auto",
+        "what multiplies the model's matrices: auto (the fastest, measured once per machine), our "
+        "own loops, oneDNN, or loops in float32 in place of bfloat16",
+    )
     max_batch: int = _setting(64, "series that are forecast together", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a batch", ge=0)
     queue: int = _setting(512, "series that may wait; more are answered by a baseline", ge=1)

@@ -193,10 +193,10 @@ def recorded_plan(forecaster: "FrozenForecaster") -> dict[str, Any]:
     """Return what changes the last bits of forecasts besides fleet, settings and checkpoint. Tables
     with the same plan are byte-identical.
 
-    Another device sums in another order, and on a GPU the order also depends on the batches. The
-    number of threads does not matter.
+    Another device or matrix product sums in another order, and on a GPU the order also depends on
+    the batches. The number of threads does not matter.
     """
-    return {"plan": {"device": str(forecaster.device), "token_budget": forecaster.token_budget}}
+    return {"plan": forecaster.plan}
 
 
 def _both_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:

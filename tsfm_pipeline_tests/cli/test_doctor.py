@@ -75,6 +75,9 @@ def test_all_is_well_with_a_fleet_that_nobody_has_run(desk: Desk) -> None:
     assert found["program"]["numba"]["finding"] == numba.__version__
     assert found["numerics"].keys() == {"BLAS kernel", "processor", "threads"}
     assert {"checkpoint", "CUDA", "decoder"} <= found["model"].keys()
+    if found["model"]["decoder"]["finding"].startswith("compiled"):
+        product = found["model"]["matrix product"]["finding"]
+        assert product.startswith("float32: loops (as set); bfloat16: ")
     assert "licence MIT" in found["model"]["checkpoint"]["finding"]
     names = ("data", "lake", "reports", "records")
     folders = {*(f"{name} folder" for name in names), "DAGSTER_HOME"}

@@ -74,7 +74,7 @@ def checkpoint_directory(module: torch.nn.Module, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def forecaster(checkpoint_directory: Path) -> FrozenForecaster:
-    return load_forecaster(checkpoint_directory, device=DEVICE)
+    return load_forecaster(checkpoint_directory, device=DEVICE, matrix_product="loops")
 
 
 def forecast_of_the_package(

@@ -15,7 +15,13 @@ import torch.nn.functional as F
 
 from tsfm_pipeline.forecaster import ForecastConfig, kernels
 from tsfm_pipeline.forecaster.architecture import Architecture
-from tsfm_pipeline.forecaster.compiled_decoder import CompiledDecoder, PackedMatrix, as_array
+from tsfm_pipeline.forecaster.compiled_decoder import (
+    OWN_LOOPS,
+    CompiledDecoder,
+    PackedMatrix,
+    as_array,
+    onednn,
+)
 from tsfm_pipeline.forecaster.engine import FrozenForecaster, load_forecaster
 from tsfm_pipeline.forecaster.model import NORM_EPSILON, Layer, Windows
 from tsfm_pipeline.forecaster.torch_decoder import TorchDecoder
@@ -120,28 +126,53 @@ def matrices(
     ).to(dtype)
 
 
+def library(by_onednn: bool, dtype: torch.dtype) -> kernels.Library:
+    """What multiplies; skips where oneDNN does not."""
+    chosen = onednn(dtype) if by_onednn else OWN_LOOPS
+    if chosen is None:
+        pytest.skip(f"oneDNN has no product for {dtype} here")
+    return chosen
+
+
+@pytest.mark.parametrize("by_onednn", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("n_rows", "n_inputs", "n_panels"),
-    [(1, 2, 1), (5, 64, 3), (6, 30, 1), (7, 256, 2), (200, 62, 5)],
+    [(1, 2, 1), (5, 64, 3), (6, 30, 1), (7, 256, 2), (31, 64, 1), (33, 64, 2), (200, 62, 5)],
 )
 def test_a_product_is_summed_in_float32(
-    dtype: torch.dtype, n_rows: int, n_inputs: int, n_panels: int
+    dtype: torch.dtype, n_rows: int, n_inputs: int, n_panels: int, by_onednn: bool
 ) -> None:
     x, weight = matrices(n_rows, n_inputs, n_panels, dtype)
-    ours = PackedMatrix.of(weight).times(x)
+    ours = PackedMatrix.of(weight, library(by_onednn, dtype)).times(x)
     sizes = x.double().abs() @ weight.double().abs().T
     assert ours.dtype == torch.float32
     assert ((ours.double() - x.double() @ weight.double().T).abs() <= 1e-6 * sizes).all()
 
 
+@pytest.mark.parametrize(("n_rows", "n_inputs"), [(1, 16), (31, 64), (33, 256), (200, 80)])
+def test_a_product_in_parts_is_almost_one_in_float32(n_rows: int, n_inputs: int) -> None:
+    x, weight = matrices(n_rows, n_inputs, 2, torch.float32)
+    packed = PackedMatrix.in_parts(weight, library(True, torch.bfloat16))
+    sizes = x.double().abs() @ weight.double().abs().T
+    ours, exact = packed.times(x), x.double() @ weight.double().T
+    assert ((ours.double() - exact).abs() <= 2e-5 * sizes).all()
+    assert torch.equal(packed.times(x, n_outputs=7), ours[:, :7])
+    assert torch.equal(packed.times(x[-1:]), ours[-1:])
+
+
+@pytest.mark.parametrize("by_onednn", [False, True])
+@pytest.mark.parametrize("n_rows", [20, 45])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_row_of_a_product_depends_on_no_other(dtype: torch.dtype) -> None:
-    x, weight = matrices(20, 64, 2, dtype)
-    clean = PackedMatrix.of(weight).times(x)
-    assert torch.equal(PackedMatrix.of(weight).times(x[7:9]), clean[7:9])
+def test_a_row_of_a_product_depends_on_no_other(
+    dtype: torch.dtype, n_rows: int, by_onednn: bool
+) -> None:
+    x, weight = matrices(n_rows, 64, 2, dtype)
+    packed = PackedMatrix.of(weight, library(by_onednn, dtype))
+    clean = packed.times(x)
+    assert torch.equal(packed.times(x[7:9]), clean[7:9])
     x[3] = torch.nan
-    spoilt = PackedMatrix.of(weight).times(x)
+    spoilt = packed.times(x)
     assert spoilt[3].isnan().all()
     assert torch.equal(torch.cat([spoilt[:3], spoilt[4:]]), torch.cat([clean[:3], clean[4:]]))
 
@@ -264,7 +295,8 @@ def test_nothing_is_compiled_after_loading(
     """So that an error of the compiler shows while torch can still take over."""
     model = load_forecaster(checkpoint_directory, device="cpu", dtype=dtype)
     assert isinstance(model.decoder, CompiledDecoder)
-    before = [set(function.signatures) for function in (kernels.product, kernels.layer)]
+    loops = (kernels.product, kernels.product_of_float32, kernels.layer)
+    before = [set(function.signatures) for function in loops]
     model.forecast_offsets(
         telemetry,
         [1900, 2100],
@@ -273,7 +305,7 @@ def test_nothing_is_compiled_after_loading(
         60,
     )
     model.forecast_grid(telemetry, [2100], [ForecastConfig(context_len=512)], 300)
-    assert [set(function.signatures) for function in (kernels.product, kernels.layer)] == before
+    assert [set(function.signatures) for function in loops] == before
 
 
 def test_bfloat16_is_rounded_once() -> None:

@@ -87,12 +87,13 @@ def test_a_table_says_what_it_was_made_from(mini_fleet: Fleet, table: str) -> No
 
 
 @pytest.mark.parametrize("table", ["config_portfolio", "forecast_grid", "validation_losses"])
-def test_what_the_model_computed_says_on_which_device_and_in_which_batches(
+def test_what_the_model_computed_says_where_in_which_batches_and_by_which_product(
     mini_fleet: Fleet, table: str
 ) -> None:
     plan = mini_fleet.tables.record(table)["plan"]
     assert plan["device"] == "cpu"
     assert plan["token_budget"] > 0
+    assert plan["matrix_product"] in ("loops", "torch")
 
 
 def test_sharded_tables_lie_in_one_part_per_shard_of_tenants(mini_fleet: Fleet) -> None:

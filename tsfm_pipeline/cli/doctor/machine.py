@@ -8,10 +8,14 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tsfm_pipeline.cli.doctor.findings import Finding, Section
 from tsfm_pipeline.cli.doctor.folders import refusal
 from tsfm_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.forecaster.architecture import Architecture
 
 PACKAGES = ("numpy", "torch", "polars", "duckdb", "dagster", "numba")
 FEATURES = {
@@ -97,7 +101,11 @@ def model_section(settings: Settings) -> Section:
         remedy = "forecasts take 1.5 to 2 times as long; see docs/performance.md"
         findings.append(Finding("decoder", f"torch, because {reason}", "warning", remedy))
     else:
-        findings += [Finding("decoder", "compiled loops, on the CPU"), _compiled_cache()]
+        findings += [
+            Finding("decoder", "compiled loops, on the CPU"),
+            _matrix_product(settings, architecture),
+            _compiled_cache(),
+        ]
     return Section("model", "model", findings)
 
 
@@ -112,6 +120,26 @@ def _cuda(settings: Settings, available: bool) -> Finding:
         remedy = "set TSFM_DEVICE=auto, or install the driver and torch for CUDA"
         return Finding("CUDA", "none, but TSFM_DEVICE asks for it", "problem", remedy)
     return Finding("CUDA", "none")
+
+
+def _matrix_product(settings: Settings, architecture: "Architecture") -> Finding:
+    """Say which product answers in each dtype, and why. Nothing is compiled or measured for it."""
+    from tsfm_pipeline.forecaster.engine import DTYPES
+    from tsfm_pipeline.forecaster.products import AUTO, kept_choice
+
+    said = []
+    for name, dtype in DTYPES.items():
+        wanted = settings.matrix_product if name == settings.dtype else AUTO
+        try:
+            choice = kept_choice(architecture, dtype, wanted)
+        except ValueError as error:
+            remedy = "set TSFM_MATRIX_PRODUCT to one that is allowed, or unset it"
+            return Finding("matrix product", str(error), "problem", remedy)
+        if choice is None:
+            said.append(f"{name}: measured when a model is first loaded")
+        else:
+            said.append(f"{name}: {choice.product} ({choice.reason})")
+    return Finding("matrix product", "; ".join(said))
 
 
 def _compiled_cache() -> Finding:

@@ -309,9 +309,8 @@ def _request_cost(engine: AutoresearchEngine, history: Panel) -> "Cost":
     plan = plan_grid(
         history, origins, engine.configs, engine.policy.horizon, forecaster.token_budget, offsets
     )
-    return plan_cost(
-        plan, forecaster.decoder.architecture, engine.policy.horizon, forecaster.dtype.itemsize
-    )
+    decoder = forecaster.decoder
+    return plan_cost(plan, decoder.architecture, engine.policy.horizon, decoder.dtype.itemsize)
 
 
 def _summary(k: int, stage: str, samples: NDArray[np.float64], n_draws: int, seed: int) -> StageRow:

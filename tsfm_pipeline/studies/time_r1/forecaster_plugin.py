@@ -55,5 +55,10 @@ def _forecaster(policy_digest: str, settings_json: str) -> "SlowThinkingForecast
     in_use = load_promoted(settings)
     asked = in_use.asked_with
     asker = Asker(in_use.policy, NumberCodec(), asked.prompt, asked.thinking)
-    frozen = load_forecaster(settings.checkpoint, device=settings.device, dtype=settings.dtype)
+    frozen = load_forecaster(
+        settings.checkpoint,
+        device=settings.device,
+        dtype=settings.dtype,
+        matrix_product=settings.matrix_product,
+    )
     return SlowThinkingForecaster(asker, frozen, asked.contexts, asked.look_back)

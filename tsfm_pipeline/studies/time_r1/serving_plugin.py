@@ -150,7 +150,10 @@ class SlowThinkingRuntime(ModelThread):
 
         settings = self._settings
         forecaster = load_forecaster(
-            settings.checkpoint, dtype=settings.dtype or "float32", n_threads=settings.threads
+            settings.checkpoint,
+            dtype=settings.dtype or "float32",
+            n_threads=settings.threads,
+            matrix_product=settings.matrix_product,
         )
         values = np.sin(np.arange(2 * self._asked_with.look_back) / 4)
         query = Query("", values, 60.0, datetime.now(UTC), 1, DECILES)
