@@ -236,8 +236,9 @@ def compiled_cache() -> tuple[Path, bool]:
     """Return the folder into which the loops are compiled, and whether it already holds them."""
     loops: Any = kernels.layer
     folder = Path(loops.stats.cache_path)
-    written = Path(kernels.__file__).stat().st_mtime
-    found = folder.glob(f"{Path(kernels.__file__).stem}.{loops.py_func.__name__}-*.nbi")
+    source = Path(loops.py_func.__code__.co_filename)
+    written = source.stat().st_mtime
+    found = folder.glob(f"{source.stem}.{loops.py_func.__name__}-*.nbi")
     return folder, any(path.stat().st_mtime >= written for path in found)
 
 

@@ -7,11 +7,15 @@ import torch
 
 from tsfm_pipeline.forecaster import kernels
 from tsfm_pipeline.forecaster.arithmetic import arithmetic
+from tsfm_pipeline.forecaster.compiled_decoder import onednn
 from tsfm_pipeline.forecaster.engine import load_forecaster
 
 
 def named(checkpoint: Path, dtype: str, *, loops: bool) -> str:
-    return arithmetic(load_forecaster(checkpoint, "cpu", dtype, use_kernels=loops).decoder)
+    forecaster = load_forecaster(
+        checkpoint, "cpu", dtype, use_kernels=loops, matrix_product="loops"
+    )
+    return arithmetic(forecaster.decoder)
 
 
 def test_the_loops_in_float32_do_not_depend_on_the_processor(
@@ -26,7 +30,9 @@ def test_the_loops_in_float32_do_not_depend_on_the_processor(
 def test_the_loops_in_bfloat16_depend_on_whether_the_processor_multiplies_pairs(
     checkpoint_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = load_forecaster(checkpoint_directory, "cpu", "bfloat16").decoder
+    decoder = load_forecaster(
+        checkpoint_directory, "cpu", "bfloat16", matrix_product="loops"
+    ).decoder
     for features, instructions in (
         (["+avx512f", "+avx512bf16"], "avx512_bf16"),
         (["+avx512f", "-avx512bf16"], "without avx512_bf16"),
@@ -52,3 +58,15 @@ def test_torch_s_operators_depend_on_the_instructions_of_torch_and_of_onednn(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert arithmetic(decoder) == "TorchDecoder (torch AVX2, oneDNN AVX2)"
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(onednn(torch.bfloat16) is None, reason="torch has no oneDNN here")
+def test_onednn_in_the_loops_depends_on_its_instructions(
+    checkpoint_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = load_forecaster(
+        checkpoint_directory, "cpu", "bfloat16", matrix_product="onednn"
+    ).decoder
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert arithmetic(decoder) == "CompiledDecoder (oneDNN AVX512_CORE_BF16)"
