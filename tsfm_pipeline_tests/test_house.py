@@ -32,6 +32,7 @@ HEAVY = {
 }
 MODULES_WITH_HEAVY_IMPORTS = (
     "forecaster/architecture.py",
+    "forecaster/arithmetic.py",
     "forecaster/compiled_decoder.py",
     "forecaster/decoders.py",
     "forecaster/engine.py",
