@@ -178,7 +178,7 @@ def test_a_worker_without_the_compiled_loops_refuses_to_forecast(
     with pytest.raises(
         LakeError,
         match=r"worker .* computes table 'forecast_grid' of 'growing' with decoder "
-        r"TorchDecoder \(torch .*, the run with decoder CompiledDecoder \(on head\): .*doctor` on",
+        r"TorchDecoder \(torch .*, the run with decoder CompiledDecoder.* \(on head\): .*doctor` on",
     ):
         make_shard(work, (0, fleet.shards[0]))
 
