@@ -82,8 +82,7 @@ class PackedMatrix:
         """
         panels = self.stored if n_outputs is None else self.stored[: -(-n_outputs // kernels.PANEL)]
         out = torch.empty(x.shape[0], panels.shape[0] * kernels.PANEL)
-        multiply = kernels.product_of_float32 if x.dtype == torch.float32 else kernels.product
-        multiply(as_array(x), as_array(panels), as_array(out), self.library)
+        kernels.product(as_array(x), as_array(panels), as_array(out), self.library)
         out = out[:, :n_outputs]
         return out if bias is None else out.add_(bias)
 

@@ -125,14 +125,32 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 @_compiled
 def product(x, matrix, out, library):  # type: ignore[no-untyped-def]
-    """Compute out = x times a packed matrix of its type, in float32."""
+    """Compute out = x times a packed matrix of its type, in float32; or float32 x times a matrix
+    that is packed in bfloat16 parts (`compiled_decoder.PackedMatrix.in_parts`).
+    """
     _product(x, matrix, out, library)
     end_use(library.release)
 
 
-@_compiled
 def _product(x, matrix, out, library):  # type: ignore[no-untyped-def]
-    """As `product`; the caller calls `end_use`.
+    """As `product`; the caller calls `end_use`."""
+    raise NotImplementedError("for compiled loops only")
+
+
+@overload(_product)
+def _product_of_types(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """Choose when compiling, so that no loop is compiled for types that it never gets."""
+    multiply = _whole_product if x.dtype == matrix.dtype else _product_in_parts
+
+    def of_these_types(x, matrix, out, library):  # type: ignore[no-untyped-def]
+        multiply(x, matrix, out, library)
+
+    return of_these_types
+
+
+@_compiled
+def _whole_product(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """Compute a product with a matrix of x's type.
 
     The loops keep a panel of the matrix in the first-level cache while all rows pass. oneDNN gets
     blocks of `LIBRARY_ROWS` rows and one panel, always: a row's result then does not depend on the
@@ -152,37 +170,33 @@ def _product(x, matrix, out, library):  # type: ignore[no-untyped-def]
                 multiply_by_library(multiply_block, x, row, matrix, panel, out)
     else:
         filled = np.zeros((LIBRARY_ROWS, x.shape[1]), x.dtype)
-        filled[:n_rows] = x
+        _copy(x, filled, n_rows)
         results = np.empty((LIBRARY_ROWS, out.shape[1]), np.float32)
         for panel in range(matrix.shape[0]):
             multiply_by_library(multiply_block, filled, 0, matrix, panel, results)
-        out[:] = results[:n_rows]
+        _copy(results, out, n_rows)
 
 
 @_compiled
-def product_of_float32(x, matrix, out, library):  # type: ignore[no-untyped-def]
-    """Compute out = float32 x times a matrix that is packed in float32 or in three bfloat16 parts
-    (`compiled_decoder.PackedMatrix.in_parts`), in float32.
-    """
-    _product_of_float32(x, matrix, out, library)
-    end_use(library.release)
+def _copy(source, target, n_rows):  # type: ignore[no-untyped-def]
+    """Copy the first rows; numba compiles this sooner than an assignment of slices."""
+    for t in range(n_rows):
+        for d in range(source.shape[1]):
+            target[t, d] = source[t, d]
 
 
 @_compiled
-def _product_of_float32(x, matrix, out, library):  # type: ignore[no-untyped-def]
-    """As `product_of_float32`; the caller calls `end_use`. In three parts, a value of x is the sum
-    of its bfloat16 and of what that leaves, also in bfloat16, and so is a value of the matrix; of
-    the four products of these, that of both small parts is left out.
+def _product_in_parts(x, matrix, out, library):  # type: ignore[no-untyped-def]
+    """Compute a product with a matrix in parts. A value of x is the sum of its bfloat16 and of what
+    that leaves, also in bfloat16, and so is a value of the matrix; of the four products of these,
+    that of both small parts is left out.
     """
-    if matrix.shape[1] == x.shape[1]:
-        _product(x, matrix, out, library)
-        return
     n_block = min(x.shape[0], BLOCK)
     parts = np.empty((n_block, 3 * x.shape[1]), np.uint16)
     for start in range(0, x.shape[0], n_block):
         stop = min(start + n_block, x.shape[0])
         _split(x[start:stop], parts)
-        _product(parts[: stop - start], matrix, out[start:stop], library)
+        _whole_product(parts[: stop - start], matrix, out[start:stop], library)
 
 
 @_compiled
@@ -219,7 +233,7 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out, 
     for start in range(0, n_rows, n_block):
         stop = min(start + n_block, n_rows)
         n = stop - start
-        _product_of_float32(read[start:stop], weights.attention_out, change[:n], library)
+        _product(read[start:stop], weights.attention_out, change[:n], library)
         _add_normed(x[start:stop], change[:n], weights.after_attention, normed_block[:n])
         _product(normed_block[:n], weights.ff0, hidden[:n], library)
         _silu(hidden[:n], active[:n])

@@ -295,7 +295,7 @@ def test_nothing_is_compiled_after_loading(
     """So that an error of the compiler shows while torch can still take over."""
     model = load_forecaster(checkpoint_directory, device="cpu", dtype=dtype)
     assert isinstance(model.decoder, CompiledDecoder)
-    loops = (kernels.product, kernels.product_of_float32, kernels.layer)
+    loops = (kernels.product, kernels.layer)
     before = [set(function.signatures) for function in loops]
     model.forecast_offsets(
         telemetry,
