@@ -89,6 +89,7 @@ def graph(project: Project, study: StudyFleet) -> Fleet:
             name,
             maker.function,
             maker.needs_model,
+            maker.share,
         )
         make_table(fleet, work, fleet.shards if TABLES[name].sharded else WHOLE)
     return fleet
