@@ -149,6 +149,19 @@ def test_the_costs_of_a_million_tenants_follow_from_the_known_figures() -> None:
     assert _numbers(_row("the whole chain on a cohort")[1:]) == pytest.approx(
         [whole * COHORT / TENANTS], rel=0.01
     )
+    each_ms = _numbers(_row("telemetry, features and recommendations"))[0]
+    rest = each_ms * TENANTS / 3.6e6
+    night = re.search(
+        r"(\d+) core hours\): about (\d+) core hours, (\d+) minutes on 64 cores",
+        " ".join(TEXT.split()),
+    )
+    assert night is not None
+    total = whole * COHORT / TENANTS + once[1] + rest
+    assert [int(one) for one in night.groups()] == [
+        round(rest),
+        round(total),
+        round(total / 64 * 60),
+    ]
 
 
 def test_the_bytes_of_a_million_tenants_follow_from_those_of_one() -> None:
