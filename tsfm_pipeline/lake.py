@@ -27,9 +27,9 @@ from tsfm_pipeline.commits import (
     is_ours,
     parsed,
 )
-from tsfm_pipeline.files import LakeError, sha256_of
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.object_store import ObjectStore, fleets_at
-from tsfm_pipeline.parts import SCHEMA_VERSION, Part, size_and_time
+from tsfm_pipeline.parts import SCHEMA_VERSION, Part, is_sealed, size_and_time
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.store import ABSENT, FolderStore, Hold, Store
 
@@ -373,7 +373,7 @@ class FleetLake:
         if stamp is None:
             return False
         if self._intact.get(path) != stamp:
-            if (stamp[0], sha256_of(path)) != (part.n_bytes, part.sha256):
+            if not is_sealed(path, part):
                 return False
             self._intact[path] = stamp
         return True

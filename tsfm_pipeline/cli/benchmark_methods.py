@@ -16,11 +16,12 @@ from tsfm_pipeline.autoresearch.bundle import SearchBundle
 from tsfm_pipeline.autoresearch.evidence import forecast_with_evidence
 from tsfm_pipeline.autoresearch.rules import combine, posterior_losses, weights
 from tsfm_pipeline.baselines import direct_forecasters
+from tsfm_pipeline.catalogue.shards import model_of
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.methods import SEARCH
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.fleets.saved_items import Item, SavedDataset, variate_ids
-from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
+from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
 from tsfm_pipeline.settings import SearchSettings, Settings
 
@@ -99,12 +100,7 @@ class Methods:
         if self._model is None:
             settings = Settings()
             dtype = settings.dtype if self._bundle is None else self._bundle.facts.checkpoint.dtype
-            self._model = load_forecaster(
-                settings.checkpoint,
-                device=settings.device,
-                dtype=dtype,
-                matrix_product=settings.matrix_product,
-            )
+            self._model = model_of(settings.model_copy(update={"dtype": dtype}))
         return self._model
 
     def _first_available(

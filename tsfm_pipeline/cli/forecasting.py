@@ -25,6 +25,7 @@ from tsfm_pipeline.autoresearch.basis import basis_at_end
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
 from tsfm_pipeline.catalogue.arrays import panel_of
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
+from tsfm_pipeline.catalogue.shards import model_of
 from tsfm_pipeline.evaluation.intermittence import demand_intervals
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
@@ -35,7 +36,7 @@ from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.source import left_out_notes
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
-from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
+from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
 from tsfm_pipeline.settings import Settings
 
@@ -154,12 +155,7 @@ def _check_out(out: Path, file: Path) -> None:
 
 
 def _load(settings: Settings, dtype: str) -> "FrozenForecaster":
-    return load_forecaster(
-        settings.checkpoint,
-        device=settings.device,
-        dtype=dtype,
-        matrix_product=settings.matrix_product,
-    )
+    return model_of(settings.model_copy(update={"dtype": dtype}))
 
 
 def _run_before(settings: Settings, name: str) -> tuple[FleetSpec, SearchBundle]:

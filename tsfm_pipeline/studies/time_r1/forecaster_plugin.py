@@ -46,7 +46,7 @@ make = Maker()
 
 @cache
 def _forecaster(policy_digest: str, settings_json: str) -> "SlowThinkingForecaster":
-    from tsfm_pipeline.forecaster import load_forecaster
+    from tsfm_pipeline.catalogue.shards import model_of
     from tsfm_pipeline.studies.time_r1.asking import Asker
     from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
     from tsfm_pipeline.studies.time_r1.forecaster import SlowThinkingForecaster
@@ -55,10 +55,4 @@ def _forecaster(policy_digest: str, settings_json: str) -> "SlowThinkingForecast
     in_use = load_promoted(settings)
     asked = in_use.asked_with
     asker = Asker(in_use.policy, NumberCodec(), asked.prompt, asked.thinking)
-    frozen = load_forecaster(
-        settings.checkpoint,
-        device=settings.device,
-        dtype=settings.dtype,
-        matrix_product=settings.matrix_product,
-    )
-    return SlowThinkingForecaster(asker, frozen, asked.contexts, asked.look_back)
+    return SlowThinkingForecaster(asker, model_of(settings), asked.contexts, asked.look_back)
