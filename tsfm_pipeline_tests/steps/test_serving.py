@@ -23,7 +23,6 @@ from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.intake import FILE, Intake
 from tsfm_pipeline.catalogue.scopes import schema_of
-from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.checks import interval_results
 from tsfm_pipeline.evaluation.conformal import GLOBAL, Bucket, Calibration
@@ -47,6 +46,7 @@ from tsfm_pipeline.reports.served.numbers import (
 )
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.makers import MAKERS
+from tsfm_pipeline.steps.making import make as make_table
 from tsfm_pipeline.steps.rollout_overrides import decide, published
 from tsfm_pipeline.steps.serving_alerts import latest_bands
 from tsfm_pipeline.steps.serving_calibration import publish_calibration
@@ -66,11 +66,7 @@ LATER = datetime.now(UTC)
 def make(fleet: Fleet, *names: str) -> None:
     """Make tables in this process, as their assets do."""
     for name in names:
-        table, maker = TABLES[name], MAKERS[name]
-        shards = FLEETS.shards(fleet, table) if table.sharded else WHOLE
-        work = shard_work(fleet.settings, FLEETS.opener, fleet, name, maker.function)
-        facts = resolve_name(maker.provenance)(fleet) if maker.provenance else {}
-        make_table(fleet, work, shards, provenance=facts)
+        make_table(FLEETS, fleet, TABLES[name], MAKERS[name], fleet.settings)
 
 
 def reopened(fleet: Fleet) -> Fleet:

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.catalogue.shards import WHOLE, make_table, model_of, shard_work
+from tsfm_pipeline.catalogue.fleet_scope import FLEETS
+from tsfm_pipeline.catalogue.shards import model_of
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.steps.evidence import read_policies
 from tsfm_pipeline.steps.makers import MAKERS
+from tsfm_pipeline.steps.making import make
 from tsfm_pipeline.studies.policy_search.final_look import (
     ScoredRequests,
     final_look,
@@ -81,17 +83,7 @@ def graph(project: Project, study: StudyFleet) -> Fleet:
     """The fleet with the tables that its own graph makes, until the search's test forecasts."""
     fleet = project.fleet(FLEET)
     for name in FLEETS_OWN:
-        maker = MAKERS[name]
-        work = shard_work(
-            fleet.settings,
-            "tsfm_pipeline.catalogue.fleet:open_workspace_fleet",
-            fleet,
-            name,
-            maker.function,
-            maker.needs_model,
-            maker.share,
-        )
-        make_table(fleet, work, fleet.shards if TABLES[name].sharded else WHOLE)
+        make(FLEETS, fleet, TABLES[name], MAKERS[name], fleet.settings)
     return fleet
 
 

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.features import retrieval_features
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
+from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.scopes import schema_of
-from tsfm_pipeline.catalogue.shards import WHOLE, make_table, model_of, shard_work
+from tsfm_pipeline.catalogue.shards import model_of
+from tsfm_pipeline.catalogue.tables import TABLES as FLEET_TABLES
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.lake import TableSummary
 from tsfm_pipeline.settings import SearchSettings, Settings
@@ -27,6 +29,7 @@ from tsfm_pipeline.steps.evidence import (
     validation_arrays,
 )
 from tsfm_pipeline.steps.makers import MAKERS as FLEET_MAKERS
+from tsfm_pipeline.steps.making import make
 from tsfm_pipeline.studies.policy_search.extra import with_candidates
 from tsfm_pipeline.studies.policy_search.making import (
     evidence,
@@ -134,17 +137,7 @@ def test_values_equal_those_of_the_fleets_own_tables(
         "validation_losses",
         "tuning_losses",
     ):
-        maker = FLEET_MAKERS[name]
-        work = shard_work(
-            fleet.settings,
-            "tsfm_pipeline.catalogue.fleet:open_workspace_fleet",
-            fleet,
-            name,
-            maker.function,
-            maker.needs_model,
-        )
-        sharded = name not in ("forecast_requests", "config_portfolio")
-        make_table(fleet, work, fleet.shards if sharded else WHOLE)
+        make(FLEETS, fleet, FLEET_TABLES[name], FLEET_MAKERS[name], fleet.settings)
     requests = fleet.arrays.requests("tuning")
     members = [rows.candidates.index(config.name) for config in fleet.configs]
     offsets = [rows.offsets.index(offset) for offset in fleet.offsets]
