@@ -25,6 +25,7 @@ from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks
 from tsfm_pipeline_tests.s3_server import S3, serving_s3
+from tsfm_pipeline_tests.spoken_run import spoken_run
 
 LONG_AGO = time.time() - 400 * 86_400
 SHARDS = [[0], [1]]
@@ -207,19 +208,10 @@ def home_with(tmp_path: Path, title: str, **replaced: str) -> Path:
     return home
 
 
-def spoken_run() -> str:
-    """Run a job whose one step prints something; return the run's id."""
-
-    @dg.op
-    def speak() -> None:
-        print("heard in the log")
-
-    @dg.job
-    def spoken() -> None:
-        speak()
-
+def two_runs() -> tuple[str, str]:
+    """Run a job that prints something twice; return the runs' ids."""
     with dg.DagsterInstance.get() as instance:
-        return spoken.execute_in_process(instance=instance).run_id
+        return spoken_run(instance), spoken_run(instance)
 
 
 @pytest.mark.heavy
@@ -229,7 +221,7 @@ def test_what_old_runs_printed_is_counted_and_deleted_where_the_page_puts_it(
     logs = tmp_path / "shared-logs"
     monkeypatch.setenv("DAGSTER_COMPUTE_LOGS", str(logs))
     home_with(tmp_path, "dagster.yaml")
-    run_id, other = spoken_run(), spoken_run()
+    run_id, other = two_runs()
     (printed,) = (logs / run_id).rglob("*.out")
     assert printed.stat().st_size
     with dg.DagsterInstance.get() as instance:
@@ -249,7 +241,7 @@ def test_what_old_runs_printed_is_counted_and_deleted_in_s3(
     home_with(
         tmp_path, "compute_logs in S3", bucket="logs-bucket", local_dir=str(tmp_path / "staged")
     )
-    run_id, other = spoken_run(), spoken_run()
+    run_id, other = two_runs()
     with dg.DagsterInstance.get() as instance:
         sizes = {one: old_runs.object_sizes(instance, one) for one in (run_id, other)}
         assert len("heard in the log\n") in sizes[run_id]

@@ -32,6 +32,7 @@ from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
 from tsfm_pipeline_tests.postgres_server import PostgresServer, free_port, serving_postgres
 from tsfm_pipeline_tests.project import Project, environment
+from tsfm_pipeline_tests.spoken_run import spoken_run
 
 PAGE = DOCS / "operating.md"
 BIN = Path(sys.executable).parent
@@ -84,16 +85,8 @@ def _instance(variables: dict[str, str]) -> dg.DagsterInstance:
 def test_a_run_its_events_and_its_logs_lie_where_the_page_says(
     on_postgres: dict[str, str], server: PostgresServer
 ) -> None:
-    @dg.op
-    def speak() -> None:
-        print("heard in the log")
-
-    @dg.job
-    def spoken() -> None:
-        speak()
-
     with environment(on_postgres), _instance(on_postgres) as instance:
-        run_id = spoken.execute_in_process(instance=instance).run_id
+        run_id = spoken_run(instance)
     # Another process of Dagster, perhaps on another machine, that knows this file only.
     with environment(on_postgres), _instance(on_postgres) as instance:
         assert [run.run_id for run in instance.get_runs()] == [run_id]

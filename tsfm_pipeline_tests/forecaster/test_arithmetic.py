@@ -8,6 +8,7 @@ import torch
 from tsfm_pipeline.forecaster import kernels
 from tsfm_pipeline.forecaster.arithmetic import arithmetic
 from tsfm_pipeline.forecaster.compiled_decoder import onednn
+from tsfm_pipeline.forecaster.decoders import Decoder
 from tsfm_pipeline.forecaster.engine import load_forecaster
 
 
@@ -16,6 +17,10 @@ def named(checkpoint: Path, dtype: str, *, loops: bool) -> str:
         checkpoint, "cpu", dtype, use_kernels=loops, matrix_product="loops"
     )
     return arithmetic(forecaster.decoder)
+
+
+def in_bfloat16(checkpoint: Path, product: str) -> Decoder:
+    return load_forecaster(checkpoint, "cpu", "bfloat16", matrix_product=product).decoder
 
 
 def test_the_loops_in_float32_do_not_depend_on_the_processor(
@@ -30,9 +35,7 @@ def test_the_loops_in_float32_do_not_depend_on_the_processor(
 def test_the_loops_in_bfloat16_depend_on_whether_the_processor_multiplies_pairs(
     checkpoint_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = load_forecaster(
-        checkpoint_directory, "cpu", "bfloat16", matrix_product="loops"
-    ).decoder
+    decoder = in_bfloat16(checkpoint_directory, "loops")
     for features, instructions in (
         (["+avx512f", "+avx512bf16"], "avx512_bf16"),
         (["+avx512f", "-avx512bf16"], "without avx512_bf16"),
@@ -65,8 +68,6 @@ def test_torch_s_operators_depend_on_the_instructions_of_torch_and_of_onednn(
 def test_onednn_in_the_loops_depends_on_its_instructions(
     checkpoint_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = load_forecaster(
-        checkpoint_directory, "cpu", "bfloat16", matrix_product="onednn"
-    ).decoder
+    decoder = in_bfloat16(checkpoint_directory, "onednn")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
     assert arithmetic(decoder) == "CompiledDecoder (oneDNN AVX512_CORE_BF16)"
