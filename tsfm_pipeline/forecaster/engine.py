@@ -25,6 +25,7 @@ from tsfm_pipeline.forecaster.config import (
     ForecastConfig,
 )
 from tsfm_pipeline.forecaster.decoders import Decoder, frozen_decoder
+from tsfm_pipeline.forecaster.devices import device_named
 from tsfm_pipeline.forecaster.hidden import chosen_layers, states_of_batch
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
 from tsfm_pipeline.forecaster.plan import (
@@ -321,7 +322,7 @@ def load_forecaster(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
-    target = _device(device)
+    target = device_named(device)
     checkpoint, architecture, path = registry.find_checkpoint(name_or_path, revision)
     tensors = registry.read_tensors(path)
     decoder = frozen_decoder(
@@ -332,17 +333,6 @@ def load_forecaster(
         forecaster.n_threads
     )  # for this thread, which measures the machine's copy rate; batches run on the workers
     return forecaster
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = device.partition(":")
-    if kind not in TOKEN_BUDGETS or (number and not number.isdecimal()):
-        raise ValueError(f"device is {device!r}; allowed: auto, cpu, cuda, cuda:<n>")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch sees no GPU here; allowed: auto, cpu")
-    return torch.device(device)
 
 
 def _n_threads() -> int:

@@ -27,9 +27,10 @@ import torch
 
 from tsfm_pipeline.files import StorageError, write_atomically, write_text_atomically
 from tsfm_pipeline.forecaster.architecture import BUNDLED
+from tsfm_pipeline.forecaster.devices import device_named
 from tsfm_pipeline.forecaster.registry import REGISTRY, checkpoint_digest
 from tsfm_pipeline.pretraining.options import TrainOptions
-from tsfm_pipeline.pretraining.train import STATE_FILE, StopSignals, append_row, device_named
+from tsfm_pipeline.pretraining.train import STATE_FILE, StopSignals, append_row
 from tsfm_pipeline.pretraining.trainer import Trainer, one_thread_each
 
 LOG_FILE, PAUSE_FILE, LOCK_FILE = "log.jsonl", "PAUSE", ".lock"

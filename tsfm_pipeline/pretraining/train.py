@@ -30,6 +30,7 @@ import torch
 from tqdm import tqdm
 
 from tsfm_pipeline.forecaster.architecture import BUNDLED
+from tsfm_pipeline.forecaster.devices import device_named
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
 from tsfm_pipeline.pretraining.corpus import PoolShape
 from tsfm_pipeline.pretraining.options import LENGTHS, TrainOptions
@@ -115,13 +116,6 @@ def run(
 def append_row(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as log:
         log.write(json.dumps(row) + "\n")
-
-
-def device_named(name: str) -> torch.device:
-    """Return the device with this name; `auto` is a GPU if there is one."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def last_losses(folder: Path) -> dict[str, Any]:

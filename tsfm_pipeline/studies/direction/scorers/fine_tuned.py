@@ -20,9 +20,9 @@ import torch
 
 from tsfm_pipeline.forecaster import ForecastConfig
 from tsfm_pipeline.forecaster.decoders import frozen_decoder
+from tsfm_pipeline.forecaster.devices import device_named
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.registry import find_checkpoint
-from tsfm_pipeline.pretraining.train import device_named
 from tsfm_pipeline.pretraining.trainer import one_thread_each
 from tsfm_pipeline.studies.direction.problem import Problem, score_rows, targets, together
 from tsfm_pipeline.studies.direction.readings import (
