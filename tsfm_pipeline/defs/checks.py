@@ -200,6 +200,8 @@ def _quantiles(tables: FleetLake, table: str, column: Column) -> list[dg.AssetCh
     n_infinite = n_partly_nan = n_disordered = n_unavailable = 0
     for number in range(len(tables.record(table)["parts"])):
         values = tables.read(table, number, columns=[column.name])[column.name].to_numpy()
+        if not len(values):
+            continue  # a shard without a tenant of the backtest
         values = values.reshape(len(values), -1, column.per_entry)
         missing = np.isnan(values)
         whole = missing.all(axis=(1, 2))
