@@ -16,7 +16,6 @@ steps (`steps`), and time and memory of a whole run (`pipeline`).
 """
 
 import argparse
-import inspect
 import json
 import sys
 import tempfile
@@ -59,9 +58,7 @@ def step_peak_mib(root: Path, settings: dict[str, Any], table: str) -> float:
 
 def report_peak_mib(root: Path, settings: dict[str, Any], report: str) -> float:
     """Compute one report whose tables exist, and return this process's highest memory in MiB."""
-    compute = resolve_name(f"{REPORTS[report]}:{report}")
-    model = [scaling.STAND_IN] if "forecaster" in inspect.signature(compute).parameters else []
-    compute(scaling.reopened(root, settings), *model)
+    resolve_name(f"{REPORTS[report]}:{report}")(scaling.reopened(root, settings))
     return peak_mib()
 
 

@@ -131,6 +131,13 @@ _COLUMNS = (
         METRIC,
     ),
     Column("scaled_loss", FLOAT32, "loss over the series' scale", SCALE),
+    Column("minutes", INT32, "history that the tenant brings", "minutes"),
+    Column(
+        "strategy",
+        TEXT,
+        "what decides: a prior, no prior, the fixed configuration, or the search with the full "
+        "history",
+    ),
     Column("n_steps", INT32, "observed steps of the horizon", "count"),
     Column(
         "quantile_loss_sum",

@@ -160,6 +160,16 @@ def cold_start(context: FingerprintContext) -> Parameters:
     return {"cold_start_minutes": context.settings.evaluation.cold_start_minutes}
 
 
+def cold_start_losses(context: FingerprintContext) -> Parameters:
+    """Return what decides the losses of the configurations that short histories fill."""
+    return {**model(context), **decided(context), **cold_start(context)}
+
+
+def cold_start_answers(context: FingerprintContext) -> Parameters:
+    """Return what decides how requests with short histories are answered."""
+    return {**cold_start_losses(context), **_search(context, "neighbours")}
+
+
 def irreducible(context: FingerprintContext) -> Parameters:
     """Return the seed of the simulated futures, and the tiers."""
     return {**tiers(context), "seed": context.settings.evaluation.seed}

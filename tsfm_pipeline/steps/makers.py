@@ -107,6 +107,11 @@ MAKERS: Mapping[str, Maker] = {
     "autoresearch_forecasts": Maker(f"{_STEPS}.forecasts:autoresearch_forecasts_shard"),
     "irreducible_losses": Maker(f"{_STEPS}.irreducible:irreducible_losses_shard", kinds=("scipy",)),
     "scored_forecasts": Maker(f"{_STEPS}.scores:scored_forecasts_shard"),
+    "cold_start_tuning_losses": with_model(f"{_STEPS}.cold_start:cold_start_tuning_losses_shard"),
+    "cold_start_losses": with_model(
+        f"{_STEPS}.cold_start:cold_start_losses_shard",
+        share=f"{_STEPS}.cold_start:cold_start_experience",
+    ),
     "forecast_quality": Maker(f"{_STEPS}.quality:forecast_quality_shard"),
     "headline_scores": Maker(f"{_STEPS}.headline:headline_scores", kinds=("duckdb",)),
     "block_calibration": Maker(f"{_STEPS}.blocks:block_calibration"),

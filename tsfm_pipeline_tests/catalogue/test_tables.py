@@ -37,7 +37,14 @@ GRID = {
 RECOMMENDED = {"block_calibration", "recommendation_scores", "recommendations"}
 OUTCOMES = {"served_outcomes", "band_alerts", "rollout_decision"}
 """What came of the service's answers."""
-SCORES = {"scored_forecasts", "forecast_quality", "headline_scores"} | RECOMMENDED
+SCORES = {
+    "scored_forecasts",
+    "cold_start_losses",
+    "forecast_quality",
+    "headline_scores",
+} | RECOMMENDED
+SHORT = {"cold_start_tuning_losses"}
+"""What the model forecasts from short histories alone."""
 REQUESTS = (
     {
         "forecast_requests",
@@ -46,6 +53,7 @@ REQUESTS = (
         "irreducible_losses",
         "baseline_forecasts",
     }
+    | SHORT
     | GRID
     | SCORES
 )
@@ -54,7 +62,7 @@ CALIBRATED = {"search_bundle", "conformal_calibration"}
 """The bundle, and the calibration of its answers."""
 POLICY = {"search_policy", "autoresearch_forecasts"} | CALIBRATED | SCORES
 PRIORS = {"config_priors"} | POLICY
-INDEX = {"archetype_index", "archetype_retrieval"} | PRIORS
+INDEX = {"archetype_index", "archetype_retrieval"} | SHORT | PRIORS
 
 
 def evaluation(**changes: object) -> FingerprintContext:
@@ -87,12 +95,13 @@ def forecasters(*found: tuple[str, str, str]) -> FingerprintContext:
 BASELINES = {
     "baseline_forecasts",
     "scored_forecasts",
+    "cold_start_losses",
     "forecast_quality",
     "headline_scores",
     "recommendation_scores",
 }
 """The direct forecasts, and what scores them."""
-TIERED = {"irreducible_losses"} | GRID | SCORES
+TIERED = {"irreducible_losses"} | SHORT | GRID | SCORES
 """What is made tier by tier, and what is made from that: the grid's portfolio is chosen on
 losses.
 """
@@ -109,7 +118,7 @@ PROTOCOL_CHANGES = {
     ),
     "deciles": (
         protocol(deciles=(0.05, *PROTOCOL.deciles[1:])),
-        GRID | SCORES | {"baseline_forecasts"},
+        GRID | SHORT | SCORES | {"baseline_forecasts"},
     ),
     "latency budget": (
         protocol(latency_budget_ms=100.0),
@@ -126,8 +135,11 @@ CHANGES = {
         FingerprintContext(SPEC, SETTINGS, "telemetry", "weights", served="records"),
         {"served_forecasts", "conformal_calibration"} | OUTCOMES,
     ),
-    "checkpoint": (FingerprintContext(SPEC, SETTINGS, "telemetry", "other weights"), GRID | SCORES),
-    "dtype": (settings(dtype="bfloat16"), GRID | SCORES),
+    "checkpoint": (
+        FingerprintContext(SPEC, SETTINGS, "telemetry", "other weights"),
+        GRID | SHORT | SCORES,
+    ),
+    "dtype": (settings(dtype="bfloat16"), GRID | SHORT | SCORES),
     "shard_tenants": (settings(shard_tenants=7), set(TABLES) - {"served_forecasts"}),
     "a forecaster of another package": (forecasters(("added", "package", "1.0")), BASELINES),
     "device": (settings(device="cpu"), set()),
@@ -240,6 +252,8 @@ FROM_DECILES_BY_TIER = {
     "search_bundle",
     "autoresearch_forecasts",
     "scored_forecasts",
+    "cold_start_tuning_losses",
+    "cold_start_losses",
     "forecast_quality",
     *RECOMMENDED,
 }
@@ -296,6 +310,7 @@ def test_every_table_is_read_by_another_or_by_a_report() -> None:
         "tenant_features",
         "archetype_retrieval",
         "irreducible_losses",
+        "cold_start_losses",
         "forecast_quality",
         "headline_scores",
     }

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.catalogue.fleet_scope import OF_EVERY_TENANT
+from tsfm_pipeline.catalogue.fleet_scope import FLEETS, OF_EVERY_TENANT
 from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.defs.checks import check_results
 from tsfm_pipeline.evaluation.requests import OUTSIDE
 from tsfm_pipeline.reports.explain.numbers import explain
 from tsfm_pipeline.reports.headline.model import HeadlineReport
@@ -79,6 +80,19 @@ def test_telemetry_features_and_recommendations_hold_every_tenant_the_other_tabl
             assert name not in OF_EVERY_TENANT or held == expected, name
     assert set(fleet.tables.read("forecast_requests")["tenant_number"]) == set(cohort)
     assert fleet.tables.read("recommendations")["made"].all()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_checks_of_a_table_pass_though_shards_may_hold_nobody(fleet: Fleet, table: str) -> None:
+    results = check_results(FLEETS, fleet, TABLES[table])
+    assert [result.check_name for result in results if not result.passed] == []
+
+
+def test_a_shard_without_test_tenants_has_an_empty_part(fleet: Fleet) -> None:
+    """Else the test above proves nothing."""
+    parts = fleet.tables.parts("autoresearch_forecasts")
+    rows = [fleet.tables.read("autoresearch_forecasts", n).height for n in range(len(parts))]
+    assert min(rows) == 0 < max(rows)
 
 
 def test_an_index_holds_the_tuning_tenants_of_the_cohort(fleet: Fleet) -> None:

@@ -15,6 +15,7 @@ from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, METHODS, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.parts import SCHEMA_VERSION
+from tsfm_pipeline.steps.cold_start import STRATEGIES
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 
 N_TEST = N_TENANTS // 2
@@ -44,6 +45,8 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
         "search_policy": 1,
         "autoresearch_forecasts": test * metrics * tiers,
         "scored_forecasts": test * metrics * methods * tiers,
+        "cold_start_tuning_losses": (N_TENANTS - N_TEST) * N_ORIGINS * metrics * 4,
+        "cold_start_losses": test * lengths * tiers * len(STRATEGIES),
         "forecast_quality": test * metrics * (len(DIRECT_BASELINES) + configs + 2 + 3 * tiers),
     }
 

@@ -50,6 +50,42 @@ TABLES = (
         sharded=True,
     ),
     Table(
+        "cold_start_tuning_losses",
+        FLEET,
+        "scores",
+        1,
+        question="What did configurations for short histories cost before the test period?",
+        row="tuning request of a tuning tenant, metric and small configuration",
+        inputs=("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"),
+        parameters=parameters.cold_start_losses,
+        columns=columns(*SERIES, "config", "loss_{tier}"),
+        sharded=True,
+    ),
+    Table(
+        "cold_start_losses",
+        FLEET,
+        "scores",
+        1,
+        question="What would each request cost if its tenant had only just arrived, with and "
+        "without the experience of others?",
+        row="test request, minutes of history, tier and strategy; mean over metrics",
+        inputs=(
+            "tenant_telemetry",
+            "tenant_manifest",
+            "forecast_requests",
+            "request_targets",
+            "archetype_index",
+            "cold_start_tuning_losses",
+            "search_policy",
+            "scored_forecasts",
+        ),
+        parameters=parameters.cold_start_answers,
+        columns=columns(
+            "request_id", "tenant_number", "minutes", "tier", "strategy", "scaled_loss"
+        ),
+        sharded=True,
+    ),
+    Table(
         "forecast_quality",
         FLEET,
         "scores",

@@ -76,13 +76,10 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         )
 
     @report_asset(
-        "cold_start_report",
-        ("scored_forecasts", "archetype_retrieval"),
-        kinds={"torch"},
-        op_tags=HEAVY,
+        "cold_start_report", ("cold_start_losses", "archetype_retrieval", "forecast_requests")
     )
     def cold_start_report(
-        context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource
+        context: dg.AssetExecutionContext, workspace: Workspace
     ) -> dg.MaterializeResult:
         """What may a tenant with half an hour to eight hours of history expect, and does others'
         experience help?
@@ -90,14 +87,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         from tsfm_pipeline.reports.cold_start.figures import cold_start_figure
         from tsfm_pipeline.reports.cold_start.numbers import cold_start_report as compute
 
-        model = forecaster.load()
-        return report_result(
-            context,
-            workspace,
-            "cold_start_report",
-            lambda fleet: compute(fleet, model),
-            (cold_start_figure,),
-        )
+        return report_result(context, workspace, "cold_start_report", compute, (cold_start_figure,))
 
     @report_asset("sla_report", ("scored_forecasts", "autoresearch_forecasts"))
     def sla_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:

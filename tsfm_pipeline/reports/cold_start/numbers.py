@@ -2,7 +2,7 @@
 without the experience of other tenants.
 
 What belongs here: the contents of `cold_start_report`. What does not: the losses of the strategies
-(`losses`), retrieval (`archetypes`).
+(`steps.cold_start`), retrieval (`archetypes`).
 """
 
 import math
@@ -12,11 +12,8 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.archetypes.index import retrieval_accuracy
-from tsfm_pipeline.autoresearch.evidence import GridForecaster
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
-from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.reports.cold_start.losses import PRIORS, fold_losses, short_configs
 from tsfm_pipeline.reports.cold_start.model import (
     ColdStartReport,
     GapRow,
@@ -24,36 +21,20 @@ from tsfm_pipeline.reports.cold_start.model import (
     StrategyRow,
 )
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.steps.policies import folds_and_tuners
+from tsfm_pipeline.steps.cold_start import PRIORS, STRATEGIES, short_configs
 
 
-def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartReport:
+def cold_start_report(fleet: Fleet) -> ColdStartReport:
     """Compute losses by length of history and strategy, the share of the gap to full history that
     each prior closes, and retrieval accuracy.
 
     The tables are empty if a step is so long that no cold-start length holds two of them.
     """
-    configs = short_configs(fleet)
-    if not configs:
-        return _report(fleet, configs, (), ())
-    longest = fleet.grid.steps(max(fleet.settings.evaluation.cold_start_minutes))
-    offsets = tuple(o for o in range(fleet.spec.horizon, longest, fleet.spec.horizon)) or (
-        fleet.spec.horizon,
-    )
-    parts = [
-        fold_losses(fleet, forecaster, fold, tuners, configs, offsets)
-        for fold, tuners in folds_and_tuners(fleet)
-    ]
-    losses = pl.concat([part for part in parts if part.height])
     rows, gaps = [], []
     draws = fleet.settings.evaluation.bootstrap
-    for (minutes, tier), group in losses.group_by("minutes", "tier", maintain_order=True):
-        tenant, day = group["tenant_number"].to_numpy(), group["day"].cast(pl.Int32).to_numpy()
-        columns = {
-            name: group[name].to_numpy()
-            for name in group.columns
-            if name not in ("minutes", "tier", "tenant_number", "day")
-        }
+    for (minutes, tier), group in _losses(fleet).group_by("minutes", "tier", maintain_order=True):
+        tenant, day = (group[name].to_numpy() for name in ("tenant_number", "day"))
+        columns = {name: group[name].to_numpy() for name in STRATEGIES}
         for strategy, values in columns.items():
             if np.isnan(values).all():
                 continue
@@ -93,12 +74,35 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartRepo
                     else Estimate(),
                 )
             )
-    return _report(fleet, configs, rows, gaps)
+    return _report(fleet, rows, gaps)
+
+
+def _losses(fleet: Fleet) -> pl.DataFrame:
+    """Return the scaled losses of all strategies at every test request: one row per request x
+    minutes x tier, with its tenant and the day since 1970.
+    """
+    days = fleet.tables.scan("forecast_requests").select(
+        "request_id", day=pl.col("origin_time").cast(pl.Date).cast(pl.Int32)
+    )
+    by_strategy = [
+        pl.col("scaled_loss")
+        .filter(pl.col("strategy") == strategy)
+        .first()
+        .cast(pl.Float64)
+        .alias(strategy)
+        for strategy in STRATEGIES
+    ]
+    return (
+        fleet.tables.scan("cold_start_losses")
+        .group_by("request_id", "tenant_number", "minutes", "tier", maintain_order=True)
+        .agg(by_strategy)
+        .join(days, on="request_id", how="left", maintain_order="left")
+        .collect()
+    )
 
 
 def _report(
     fleet: Fleet,
-    configs: Sequence[ForecastConfig],
     rows: Sequence[StrategyRow],
     gaps: Sequence[GapRow],
 ) -> ColdStartReport:
@@ -111,7 +115,7 @@ def _report(
     short_top1, short_balanced = by_history.get("120", (math.nan, math.nan))
     return ColdStartReport(
         fleet=fleet.name,
-        configs=tuple(config.name for config in configs),
+        configs=tuple(config.name for config in short_configs(fleet)),
         retrieval_full_top1=full_top1,
         retrieval_full_balanced=full_balanced,
         retrieval_120_top1=short_top1,
