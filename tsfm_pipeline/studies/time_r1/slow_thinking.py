@@ -9,10 +9,10 @@ the way to the answer that the policy gives without chance: the middle number at
 of sampled answers is worse, because each of them goes on from its own chances (`policy.Sampling`).
 The same is done at earlier origins, `gate_origins` of them, a horizon apart, where the next steps
 are known already. The refined forecast takes the draft's place unless its error there was higher by
-`GATE_TOLERANCE`; the spread of sampled answers gives its deciles. A further pass starts from it,
-and counts only where its error was lower by `GATE_MARGIN`. Everywhere else the draft stands, so
-that a policy that does not help costs no more than the gate's mistakes. Nothing after a window's
-origin is read.
+`GATE_TOLERANCE`. A further pass starts from it, and counts only where its error was lower by
+`GATE_MARGIN`. The spread of answers that are sampled about what the last kept pass was asked gives
+the deciles. Everywhere else the draft stands, so that a policy that does not help costs no more
+than the gate's mistakes. Nothing after a window's origin is read.
 """
 
 import time
@@ -34,7 +34,7 @@ from tsfm_pipeline.studies.time_r1.drafts import (
     mean_of_known,
 )
 from tsfm_pipeline.studies.time_r1.drafts import needed_past as past_of_drafts
-from tsfm_pipeline.studies.time_r1.findings import Finding, find
+from tsfm_pipeline.studies.time_r1.findings import find
 from tsfm_pipeline.studies.time_r1.frames import frames_of
 from tsfm_pipeline.studies.time_r1.output_filter import FOR_PEOPLE, shown
 from tsfm_pipeline.studies.time_r1.policy import OutOfTime
@@ -146,6 +146,17 @@ class _Origin:
     chosen: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What a pass asked about and was told, of all windows at the request's origin: the origin as
+    it was asked, the draft [N, H], and the refined forecast [N, H].
+    """
+
+    origin: _Origin
+    draft: Floats
+    refined: Floats
+
+
 class _Thinking:
     """The passes over N windows."""
 
@@ -186,28 +197,33 @@ class _Thinking:
         errors[0] = self._errors(self.drafts)
         findings = find(now.windows, now.drafts, now.chosen)
         rows = np.arange(n_windows)
+        kept_answers: list[_Kept] = []
         late = False
-        for i in range(n_passes):
-            try:
+        try:
+            for i in range(n_passes):
                 points = self._refined(rows)
-                errors_now = self._errors(points)
+                refined[i], errors[1 + i] = points[0], self._errors(points)
                 # Unknown errors compare as false: without a backtest the draft stands.
                 allowed = 1 - GATE_MARGIN if i else 1 + GATE_TOLERANCE
                 moved = (points[0] != self.drafts[0]).any(axis=1)
-                won = moved & (errors_now < allowed * errors[i])
-                rows = np.flatnonzero(won)
-                spread = self._spread(rows, points[0, rows])
-            except OutOfTime:
-                late = True
-                break
-            refined[i], errors[1 + i], kept[i] = points[0], errors_now, won
-            if not len(rows):
-                break
+                kept[i] = moved & (errors[1 + i] < allowed * errors[i])
+                rows = np.flatnonzero(kept[i])
+                if not len(rows):
+                    break
+                kept_answers.append(_Kept(self.origins[0], self.drafts[0].copy(), points[0]))
+                self._start_from(points, rows)
+            rows, spread = self._spread(kept_answers, kept.sum(axis=0))
             deciles[rows] = spread
-            if i:
-                for row, found in zip(rows, self._findings(rows), strict=True):
-                    findings[row] = found
-            self._start_from(points, rows)
+        except OutOfTime:
+            late = True
+            refined[:], errors[1:], kept[:] = np.nan, np.nan, False
+            kept_answers = []
+        for i, answer_of_pass in enumerate(kept_answers[1:], start=1):
+            rows = np.flatnonzero(kept[i])
+            asked = _some(answer_of_pass.origin, rows)
+            found = find(asked.windows, asked.drafts, asked.chosen)
+            for row, of_row in zip(rows, found, strict=True):
+                findings[row] = of_row
         deciles = self._within(deciles, np.arange(n_windows))
         thought = SlowThought(
             forecast=draft,
@@ -250,16 +266,29 @@ class _Thinking:
         points[numbers, asked] = self._within(moved, asked)
         return points
 
-    def _spread(self, rows: Ints, points: Floats) -> Floats:
-        """Return deciles [M, H, 9] of sampled answers about some windows at the request's origin,
-        moved so that their medians are points [M, H].
+    def _spread(self, answers: Sequence[_Kept], iterations: Ints) -> tuple[Ints, Floats]:
+        """Return the windows whose answers were kept, int64 [M], with the deciles of answers
+        sampled about what their last kept pass was asked [M, H, 9], moved so that their medians are
+        its refined forecasts.
+
+        answers: of each pass that was kept for any window. iterations: int64 [N], how many passes
+        were kept. Only the last pass of a window is sampled, because nothing reads the spread of
+        those before.
         """
-        if not len(rows):
-            return np.empty((*points.shape, len(QUANTILE_LEVELS)))
-        now = _some(self.origins[0], rows)
-        n = self.asker.options.samples
-        deciles = self._answers([now], self.drafts[0, rows], rows, n=n, greedy=False).deciles
-        return deciles - deciles[..., MEDIAN, None] + points[..., None]
+        of_pass = [np.flatnonzero(iterations == i) for i in range(1, 1 + len(answers))]
+        pairs = [(kept, some) for kept, some in zip(answers, of_pass, strict=True) if len(some)]
+        if not pairs:
+            return np.empty(0, np.int64), np.empty((0, self.windows.horizon, len(QUANTILE_LEVELS)))
+        rows = np.concatenate([some for _, some in pairs])
+        deciles = self._answers(
+            [_some(kept.origin, some) for kept, some in pairs],
+            np.concatenate([kept.draft[some] for kept, some in pairs]),
+            rows,
+            n=self.asker.options.samples,
+            greedy=False,
+        ).deciles
+        points = np.concatenate([kept.refined[some] for kept, some in pairs])
+        return rows, deciles - deciles[..., MEDIAN, None] + points[..., None]
 
     def _answers(
         self, at_origins: Sequence[_Origin], draft: Floats, rows: Ints, *, n: int, greedy: bool
@@ -275,11 +304,6 @@ class _Thinking:
 
     def _thoughts(self, origin: _Origin) -> list[str]:
         return thoughts_of(origin.windows, origin.drafts, origin.chosen, self.asker.codec)
-
-    def _findings(self, rows: Ints) -> list[list[Finding]]:
-        """Return what some windows were asked with at the request's origin."""
-        now = _some(self.origins[0], rows)
-        return find(now.windows, now.drafts, now.chosen)
 
     def _start_from(self, points: Floats, rows: Ints) -> None:
         """Let refined forecasts [1 + J, N, H] be the drafts of some windows from now on."""

@@ -34,8 +34,8 @@ class SlowThought:
     `answers.Problem` occurred, by name.
     own_words, reasons: the findings about the draft of the last kept pass (of the first pass where
     none was kept), in the words of the own policy, and as sentences with the gate's verdict.
-    late: whether time was over before the last pass that was begun had its answers; what was kept
-    before stands. seconds: elapsed.
+    late: whether time was over before the policy had given all of its answers; the drafts stand.
+    seconds: elapsed.
     """
 
     forecast: Floats

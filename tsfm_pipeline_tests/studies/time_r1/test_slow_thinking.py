@@ -1,16 +1,18 @@
 """Test slow thinking: its passes, its gate, its deciles, and what it does with useless answers."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.studies.time_r1 import slow_thinking
-from tsfm_pipeline.studies.time_r1.asking import answer
+from tsfm_pipeline.studies.time_r1.asking import Answers, answer
 from tsfm_pipeline.studies.time_r1.drafts import best_by_backtest, make_drafts
 from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.output_filter import WITHHELD
+from tsfm_pipeline.studies.time_r1.policy import OutOfTime
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.slow_thinking import (
     GATE_MARGIN,
@@ -195,9 +197,30 @@ def test_when_time_is_over_the_draft_stands_and_the_reason_says_so() -> None:
     assert all("There was no time for the policy's answers" in reason for reason in late.reasons)
 
 
-def test_only_a_kept_answer_is_followed_by_sampled_ones(noisy: SlowThought) -> None:
+def test_without_time_for_the_spread_of_a_kept_answer_the_draft_stands_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows, asker = noise_windows(4), random_asker()
+    assert think(asker, windows, None, ()).gate.any()
+    honest = slow_thinking.answer
+
+    def out_of_time_for_samples(*asked: Any, greedy: bool, **options: Any) -> Answers:
+        if not greedy:
+            raise OutOfTime
+        return honest(*asked, greedy=greedy, **options)
+
+    monkeypatch.setattr(slow_thinking, "answer", out_of_time_for_samples)
+    late = think(asker, windows, None, ())
+    assert late.late
+    assert not late.kept.any()
+    np.testing.assert_array_equal(late.forecast, late.draft)
+    assert all("There was no time for the policy's answers" in reason for reason in late.reasons)
+
+
+def test_only_the_last_kept_answer_is_followed_by_sampled_ones(noisy: SlowThought) -> None:
+    assert set(noisy.iterations) == {0, 1, 2}
     n_asked = 1 + noisy.kept[0].astype(int)
-    expected = (1 + GATE_ORIGINS) * n_asked + LEAST_SAMPLES * noisy.iterations
+    expected = (1 + GATE_ORIGINS) * n_asked + LEAST_SAMPLES * noisy.gate
     np.testing.assert_array_equal(noisy.answers, expected)
     refused = ~noisy.gate
     assert refused.any()
