@@ -45,6 +45,9 @@ ROLLING_QUANTILE = "rolling_quantile"
 
 LAST_BLOCK = "last_block"
 DAY_AGO_BLOCK = "day_ago_block"
+DAY_QUANTILE = "day_quantile"
+EIGHT_DAY_QUANTILE = "eight_day_quantile"
+USAGE_HISTOGRAM = "usage_histogram"
 SEARCH_PEAK = "search_peak"
 LARGEST_STEP = "largest_step"
 LAST_BLOCK_PEAK = "last_block_peak"
@@ -195,7 +198,10 @@ _BLOCK_CONSTANTS = (
     BlockConstant(LAST_BLOCK, "last block"),
     BlockConstant(DAY_AGO_BLOCK, "same block a day ago"),
     BlockConstant(LAST_VALUE, "last value"),
-    BlockConstant(PERCENTILE_MARGIN, "percentile of the week + 15 %, as VPA"),
+    BlockConstant(PERCENTILE_MARGIN, "percentile of the week + 15 %"),
+    BlockConstant(DAY_QUANTILE, "quantile of the last day"),
+    BlockConstant(EIGHT_DAY_QUANTILE, "quantile of the last eight days"),
+    BlockConstant(USAGE_HISTOGRAM, "decaying histogram + 15 %, as VPA"),
     BlockConstant(SEARCH_PEAK, "search, calibrated", for_maximum=True),
     BlockConstant(LARGEST_STEP, "largest of the steps' quantiles", for_maximum=True),
     BlockConstant(LAST_BLOCK_PEAK, "maximum of the last block", for_maximum=True),

@@ -41,6 +41,8 @@ from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import (
     BLOCK_CONSTANTS,
     DAY_AGO_BLOCK,
+    DAY_QUANTILE,
+    EIGHT_DAY_QUANTILE,
     FIXED,
     LARGEST_STEP,
     LAST_BLOCK,
@@ -49,7 +51,9 @@ from tsfm_pipeline.evaluation.methods import (
     PERCENTILE_MARGIN,
     SEARCH,
     SEARCH_PEAK,
+    USAGE_HISTOGRAM,
 )
+from tsfm_pipeline.evaluation.usage import USAGE_DAYS, histogram_targets, usage_quantiles
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request, prior_arrays
 from tsfm_pipeline.steps.policies import folds_and_tuners, read_shared_choices
 
@@ -344,6 +348,15 @@ def method_constants(
         LAST_VALUE: every_tier(last_value),
         PERCENTILE_MARGIN: np.stack(
             [decision_quantile(margin, alpha) for alpha in fleet.protocol.alphas], axis=-1
+        ),
+        **{
+            name: by_request(
+                usage_quantiles(series, origins, days * day, fleet.protocol.alphas), n_metrics
+            )
+            for name, days in ((DAY_QUANTILE, 1), (EIGHT_DAY_QUANTILE, USAGE_DAYS))
+        },
+        USAGE_HISTOGRAM: by_request(
+            histogram_targets(series, origins, day, fleet.protocol.alphas), n_metrics
         ),
         SEARCH_PEAK: searched_constants.peak,
         LARGEST_STEP: decision.max(axis=-1),

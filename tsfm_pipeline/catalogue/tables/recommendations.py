@@ -34,7 +34,7 @@ TABLES = (
         "recommendation_scores",
         FLEET,
         "recommendations",
-        2,
+        3,
         question="What would one constant per block have cost at every test request, by the "
         "search and by what people use instead?",
         row="test request, metric, method and tier",

@@ -35,6 +35,14 @@ class BacktestOfTier(Figures):
         "ratio",
         "the same, search to the alpha-quantile of the week before and 15 %",
     )
+    ratio_eight_day_quantile: Estimate = item(
+        "ratio",
+        "the same, search to the alpha-quantile of the last eight days",
+    )
+    ratio_usage_histogram: Estimate = item(
+        "ratio",
+        "the same, search to the decaying histogram and 15 %, as VPA computes them",
+    )
     violation_rate_search: Number = item("share", "steps above the constant of the search")
     violation_rate_fixed: Number = item("share", "steps above the constant of the fixed")
     violation_rate_target: Number = common("violation_rate_target")

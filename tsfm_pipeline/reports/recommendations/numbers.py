@@ -14,12 +14,14 @@ import polars as pl
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import (
     BLOCK_CONSTANTS,
+    EIGHT_DAY_QUANTILE,
     FIXED,
     LARGEST_STEP,
     LAST_BLOCK,
     PERCENTILE_MARGIN,
     SEARCH,
     SEARCH_PEAK,
+    USAGE_HISTOGRAM,
 )
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_mean
 from tsfm_pipeline.reports.recommendations.model import (
@@ -58,12 +60,16 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
         }
         rows = {method: _method_row(fleet, tier, method, of_method) for method in BLOCK_CONSTANTS}
         methods += rows.values()
+        to_last, to_margin, to_quantile, to_histogram = (
+            _compared(fleet, of_method[SEARCH], of_method[rival])[0]
+            for rival in (LAST_BLOCK, PERCENTILE_MARGIN, EIGHT_DAY_QUANTILE, USAGE_HISTOGRAM)
+        )
         tiers[tier] = BacktestOfTier(
             ratio=rows[SEARCH].ratio,
-            ratio_last_block=_compared(fleet, of_method[SEARCH], of_method[LAST_BLOCK])[0],
-            ratio_percentile_margin=_compared(
-                fleet, of_method[SEARCH], of_method["percentile_margin"]
-            )[0],
+            ratio_last_block=to_last,
+            ratio_percentile_margin=to_margin,
+            ratio_eight_day_quantile=to_quantile,
+            ratio_usage_histogram=to_histogram,
             violation_rate_search=rows[SEARCH].violation_rate,
             violation_rate_fixed=rows[FIXED].violation_rate,
             violation_rate_target=round(1 - alpha, 10),

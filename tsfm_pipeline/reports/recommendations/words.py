@@ -58,8 +58,8 @@ def recommendations_answer(report: RecommendationReport) -> Answer:
         f"{made} have a constant reservation for their next {duration(report.block_minutes)}. In "
         "the backtest such constants "
         f"{words[effect]}: ratio {ratio_interval(*own.ratio)} at the {tier} tier, and "
-        f"{ratio_interval(*own.ratio_last_block)} to the "
-        "last block's.",
+        f"{ratio_interval(*own.ratio_last_block)} to the last block's, and "
+        f"{ratio_interval(*own.ratio_eight_day_quantile)} to the quantile of the last eight days.",
     )
 
 

@@ -64,6 +64,8 @@ def _backtest(alpha: float) -> BacktestOfTier:
         ratio=Estimate(0.9, 0.85, 0.95),
         ratio_last_block=Estimate(0.7),
         ratio_percentile_margin=Estimate(0.6, 0.5, 0.7),
+        ratio_eight_day_quantile=Estimate(0.9, 0.8, 1.1),
+        ratio_usage_histogram=Estimate(0.65, 0.6, 0.7),
         violation_rate_search=1 - alpha - 0.01,
         violation_rate_fixed=1 - alpha + 0.01,
         violation_rate_target=round(1 - alpha, 10),
