@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsfm_pipeline.evaluation.statistics import CONFIDENCE
+from tsfm_pipeline.evaluation.resampling import CONFIDENCE
 
 _SMALLEST_VARIANCE = 1e-12
 

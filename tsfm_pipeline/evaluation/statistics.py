@@ -15,8 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CONFIDENCE = 0.95
-_DRAWS_PER_CHUNK = 1000
+from tsfm_pipeline.evaluation.resampling import (
+    calibrated_interval,
+    cells_of,
+    chunks_of_draws,
+    multiplicities,
+    paired,
+    paired_cells,
+    ratio_of,
+)
 
 
 @dataclass(frozen=True)
@@ -80,24 +87,16 @@ class MeanLogRatio:
 
 
 @dataclass(frozen=True)
-class _Cells:
-    """Rows without NaN, as codes of their [tenant, day] cells."""
+class GeometricMeanRatio:
+    """Geometric mean over tenants of the ratio of two methods' losses, with its 95 % two-way
+    bootstrap interval; limits are NaN for one tenant or day.
+    """
 
-    code: NDArray[np.int64]
+    ratio: float
+    low: float
+    high: float
     n_tenants: int
-    n_days: int
-    kept: NDArray[np.bool_]
-
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Return the numbers of requests, tenants, days and dropped rows."""
-        return len(self.code), self.n_tenants, self.n_days, int((~self.kept).sum())
-
-    def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sums of values [R] of the kept rows by cell -> [N, D]."""
-        sums = np.bincount(
-            self.code, weights=values, minlength=self.n_tenants * self.n_days
-        ).astype(np.float64)
-        return sums.reshape(self.n_tenants, self.n_days)
+    n_excluded: int
 
 
 def two_way_bootstrap(
@@ -109,9 +108,9 @@ def two_way_bootstrap(
     loss_a, loss_b, tenant, day [R]: one row per paired request; rows with a NaN loss are dropped
     and counted. Each draw resamples tenants and days with replacement, independently, and weights
     every request by the product of both multiplicities (Owen 2007, "The pigeonhole bootstrap").
-    Limits are percentiles at a level calibrated to cover 95 %, see `_interval`.
+    Limits are percentiles at a level calibrated to cover 95 %, see `calibrated_interval`.
     """
-    cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
+    cells, a, b = paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b, counts = cells.total(a), cells.total(b), cells.total(np.ones_like(a))
     wins = cells.total((a < b) + 0.5 * (a == b))
     (ratio, low, high), (win_rate, win_low, win_high) = _bootstrapped_ratios(
@@ -127,7 +126,7 @@ def two_way_bootstrap_mean(
     `two_way_bootstrap`.
     """
     values = np.asarray(values, dtype=np.float64)
-    cells = _cells(tenant, day, ~np.isnan(values))
+    cells = cells_of(tenant, day, ~np.isnan(values))
     kept = values[cells.kept]
     [(mean, low, high)] = _bootstrapped_ratios(
         [(cells.total(kept), cells.total(np.ones_like(kept)))], n_draws, seed
@@ -156,9 +155,9 @@ def two_way_bootstrap_ratios(
             f"numerators {above.shape} and denominators {below.shape} must both be [P, R], of one "
             "shape"
         )
-    cells = _cells(tenant, day, np.ones(above.shape[1], dtype=bool))
+    cells = cells_of(tenant, day, np.ones(above.shape[1], dtype=bool))
     pairs = [(cells.total(a), cells.total(b)) for a, b in zip(above, below, strict=True)]
-    defined = np.flatnonzero(np.isfinite(_ratio(above.sum(axis=1), below.sum(axis=1))))
+    defined = np.flatnonzero(np.isfinite(ratio_of(above.sum(axis=1), below.sum(axis=1))))
     intervals = np.full((len(pairs), 3), np.nan)
     if len(defined):
         intervals[defined] = _bootstrapped_ratios([pairs[p] for p in defined], n_draws, seed)
@@ -184,14 +183,14 @@ def label_swap_pvalue(
     near its level (8 % instead of 5 %, 10 % where days decide everything). The add-one estimate is
     never zero; a single tenant gives 1.0.
     """
-    cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
+    cells, a, b = paired_cells(loss_a, loss_b, tenant, day)
     if cells.n_tenants < 2:
         return 1.0
     difference = cells.total(a - b)  # [N, D]
     observed = _swap_statistic(difference, np.ones((1, cells.n_tenants)))[0]
     rng = np.random.default_rng(seed)
     n_as_large = 0
-    for n in _chunks(n_permutations):
+    for n in chunks_of_draws(n_permutations):
         signs = rng.choice(np.array([-1.0, 1.0]), size=(n, cells.n_tenants))
         n_as_large += int((_swap_statistic(difference, signs) >= observed * (1 - 1e-12)).sum())
     return (1 + n_as_large) / (1 + n_permutations)
@@ -213,7 +212,7 @@ def label_swap_rejection_rate(
     (docs/evidence-protocol.md, "The label-swap control"). If many more are, the intervals are too
     narrow on this data set. Arguments as in `label_swap_pvalue`.
     """
-    cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
+    cells, a, b = paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b = cells.total(a), cells.total(b)
     rng = np.random.default_rng(seed)
     n_rejected = 0
@@ -233,8 +232,8 @@ def leave_one_out_ratios(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike
     names, sums_a, sums_b = _series_sums(loss_a, loss_b, series)
     if len(names) < 2:
         return LeaveOneOut(float("nan"), float("nan"), str(names[0]) if len(names) else "")
-    ratios = _ratio(sums_a.sum() - sums_a, sums_b.sum() - sums_b)
-    overall = _ratio(sums_a.sum(), sums_b.sum())
+    ratios = ratio_of(sums_a.sum() - sums_a, sums_b.sum() - sums_b)
+    overall = ratio_of(sums_a.sum(), sums_b.sum())
     moved = np.nan_to_num(np.abs(ratios - overall), nan=np.inf)
     return LeaveOneOut(float(ratios.min()), float(ratios.max()), str(names[np.argmax(moved)]))
 
@@ -251,6 +250,48 @@ def mean_log_ratio(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> M
     return MeanLogRatio(
         mean, float(np.exp(mean)), names, tuple(log_ratios.tolist()), int((~usable).sum())
     )
+
+
+def geometric_mean_ratio(
+    loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int
+) -> GeometricMeanRatio:
+    """Return the geometric mean over tenants of sum(loss_a) / sum(loss_b), with its interval.
+
+    Every tenant has the same weight, so that no burst and no unit of a scale decides the figure.
+    loss_a, loss_b, tenant, day [R], and the resampling of tenants and days, are those of
+    `two_way_bootstrap`. Tenants where a sum is zero have no ratio and are counted. Limits are
+    calibrated as there, for the logarithm.
+    """
+    cells, a, b = paired_cells(loss_a, loss_b, tenant, day)
+    sums_a, sums_b = cells.total(a), cells.total(b)
+    usable = (sums_a.sum(axis=1) > 0) & (sums_b.sum(axis=1) > 0)
+    sums_a, sums_b = sums_a[usable], sums_b[usable]
+    n_tenants, n_days = sums_a.shape
+    n_excluded = int((~usable).sum())
+    nothing = float("nan")
+    if not n_tenants:
+        return GeometricMeanRatio(nothing, nothing, nothing, 0, n_excluded)
+    totals = sums_a.sum(axis=1, keepdims=True), sums_b.sum(axis=1, keepdims=True)
+    logs = np.log(totals[0] / totals[1])  # [N, 1]
+    mean = float(logs.mean())
+    if n_tenants < 2 or n_days < 2:
+        return GeometricMeanRatio(float(np.exp(mean)), nothing, nothing, n_tenants, n_excluded)
+    rng = np.random.default_rng(seed)
+    draws = []
+    for n in chunks_of_draws(n_draws):
+        weights = multiplicities(rng, n, n_tenants)
+        by_day = multiplicities(rng, n, n_days)
+        drawn_a, drawn_b = by_day @ sums_a.T, by_day @ sums_b.T  # [n, N]
+        # A tenant none of whose days was drawn has no ratio in this draw.
+        known = (drawn_a > 0) & (drawn_b > 0)
+        ratios = np.divide(drawn_a, drawn_b, out=np.ones_like(drawn_a), where=known)
+        weights *= known
+        draws.append(ratio_of((weights * np.log(ratios)).sum(axis=1), weights.sum(axis=1)))
+    # Of the mean's linear form; over its days, a tenant's parts add up to its own deviation.
+    parts = sums_a / totals[0] - sums_b / totals[1] + (logs - mean) / n_days
+    limits = calibrated_interval(np.concatenate(draws), parts / n_tenants)
+    figure, low, high = np.exp([mean, *limits]).tolist()
+    return GeometricMeanRatio(figure, low, high, n_tenants, n_excluded)
 
 
 def _swap_statistic(
@@ -284,116 +325,36 @@ def _bootstrapped_ratios(
     all pairs use the same draws.
     """
     n_tenants, n_days = pairs[0][0].shape
-    points = [float(_ratio(numerator.sum(), denominator.sum())) for numerator, denominator in pairs]
+    points = [
+        float(ratio_of(numerator.sum(), denominator.sum())) for numerator, denominator in pairs
+    ]
     if n_tenants < 2 or n_days < 2 or not np.isfinite(points).all():
         return [(point, float("nan"), float("nan")) for point in points]
     rng = np.random.default_rng(seed)
     # [N, pairs * 2 * D]
     stacked = np.concatenate([sums for pair in pairs for sums in pair], axis=1)
     draws = []
-    for n in _chunks(n_draws):
-        by_day = (_multiplicities(rng, n, n_tenants) @ stacked).reshape(n, 2 * len(pairs), n_days)
-        draws.append(np.einsum("npd,nd->np", by_day, _multiplicities(rng, n, n_days)))
+    for n in chunks_of_draws(n_draws):
+        by_day = (multiplicities(rng, n, n_tenants) @ stacked).reshape(n, 2 * len(pairs), n_days)
+        draws.append(np.einsum("npd,nd->np", by_day, multiplicities(rng, n, n_days)))
     sums = np.concatenate(draws)  # [draws, pairs * 2]
     intervals = []
     for i, (numerator, denominator) in enumerate(pairs):
-        ratios = _ratio(sums[:, 2 * i], sums[:, 2 * i + 1])
-        intervals.append((points[i], *_interval(ratios, numerator - points[i] * denominator)))
+        ratios = ratio_of(sums[:, 2 * i], sums[:, 2 * i + 1])
+        intervals.append(
+            (points[i], *calibrated_interval(ratios, numerator - points[i] * denominator))
+        )
     return intervals
-
-
-def _interval(draws: NDArray[np.float64], influence: NDArray[np.float64]) -> tuple[float, float]:
-    """Return calibrated percentile limits of bootstrapped ratios; influence [N, D]: each cell's
-    share in the linearised ratio.
-
-    Plain percentiles of the pigeonhole bootstrap cover more than 95 % where requests are noisy,
-    because it counts their variance three times. They cover less where days dominate, because seven
-    resampled days understate the variance and lack Student's tails. The percentiles are therefore
-    read at the level at which a normal distribution with the bootstrap's variance has the width of
-    the two-way cluster-robust interval (Cameron, Gelbach and Miller 2011, Satterthwaite's degrees
-    of freedom). The idea is that of the expanded percentile interval (Hesterberg 2015, "What
-    teachers should know about the bootstrap").
-    """
-    from scipy import stats
-
-    n_tenants, n_days = influence.shape
-    tenant, day = ((influence.sum(axis=axis) ** 2).sum() for axis in (1, 0))
-    cell = (influence**2).sum()
-    bootstrap_variance = tenant * (1 - 1 / n_days) + day * (1 - 1 / n_tenants) + cell
-    tenant, day = tenant * n_tenants / (n_tenants - 1), day * n_days / (n_days - 1)
-    variance = cell + max(tenant - cell, 0.0) + max(day - cell, 0.0)
-    z = stats.norm.ppf((1 + CONFIDENCE) / 2)
-    if variance > 0.0:
-        degrees = max(1.0, variance**2 / (tenant**2 / (n_tenants - 1) + day**2 / (n_days - 1)))
-        z = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * np.sqrt(variance / bootstrap_variance)
-    low, high = np.nanquantile(draws, stats.norm.cdf([-z, z]))
-    return float(low), float(high)
-
-
-def _multiplicities(rng: np.random.Generator, n_draws: int, size: int) -> NDArray[np.float64]:
-    """Return how often each of `size` units occurs in `size` draws with replacement -> [n_draws,
-    size].
-    """
-    drawn = rng.integers(0, size, size=(n_draws, size)) + size * np.arange(n_draws)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=n_draws * size).astype(np.float64)
-    return counts.reshape(n_draws, size)
-
-
-def _chunks(total: int) -> list[int]:
-    return [min(_DRAWS_PER_CHUNK, total - start) for start in range(0, total, _DRAWS_PER_CHUNK)]
-
-
-def _cells(tenant: ArrayLike, day: ArrayLike, kept: NDArray[np.bool_]) -> _Cells:
-    tenant, day = np.asarray(tenant), np.asarray(day)
-    if not tenant.shape == day.shape == kept.shape or kept.ndim != 1:
-        raise ValueError(
-            f"losses {kept.shape}, tenant {tenant.shape} and day {day.shape} must be "
-            "one-dimensional and of one length"
-        )
-    if not kept.any():
-        raise ValueError(
-            f"none of the {len(kept)} requests has all its losses; there is nothing to compare"
-        )
-    tenants, tenant_code = np.unique(tenant[kept], return_inverse=True)
-    days, day_code = np.unique(day[kept], return_inverse=True)
-    return _Cells(tenant_code * len(days) + day_code, len(tenants), len(days), kept)
-
-
-def _paired_cells(
-    loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike
-) -> tuple[_Cells, NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cells, and the losses of the rows that have both."""
-    a, b = _paired(loss_a, loss_b)
-    cells = _cells(tenant, day, ~(np.isnan(a) | np.isnan(b)))
-    return cells, a[cells.kept], b[cells.kept]
-
-
-def _paired(
-    loss_a: ArrayLike, loss_b: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    a, b = np.asarray(loss_a, dtype=np.float64), np.asarray(loss_b, dtype=np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(
-            f"losses {a.shape} and {b.shape} are not paired; they must be one-dimensional and of "
-            "one length"
-        )
-    return a, b
 
 
 def _series_sums(
     loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike
 ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
     """Return names and summed losses by series, without rows with a NaN."""
-    a, b = _paired(loss_a, loss_b)
+    a, b = paired(loss_a, loss_b)
     kept = ~(np.isnan(a) | np.isnan(b))
     names, code = np.unique(np.asarray(series)[kept], return_inverse=True)
     sums_a, sums_b = (
         np.bincount(code, losses[kept], len(names)).astype(np.float64) for losses in (a, b)
     )
     return names, sums_a, sums_b
-
-
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
-    """Return numerator / denominator, NaN where the denominator is zero."""
-    above, below = (np.asarray(part, dtype=np.float64) for part in (numerator, denominator))
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 
 from tsfm_pipeline.evaluation.statistics import (
+    geometric_mean_ratio,
     label_swap_pvalue,
     label_swap_rejection_rate,
     leave_one_out_ratios,
@@ -248,3 +249,58 @@ def test_mean_log_ratio_counts_every_series_once_whatever_its_size() -> None:
         {"heavy": np.log(0.5), "light": np.log(2.0)}
     )
     assert result.n_excluded == 1
+
+
+def test_in_a_geometric_mean_every_tenant_counts_alike() -> None:
+    """By hand: the ratios of sums are 2/8 and 6/6, whose geometric mean is 1/2."""
+    result = geometric_mean_ratio(
+        [1.0, 1.0, 3.0, 3.0, 0.0],
+        [4.0, 4.0, 1.0, 5.0, 0.0],
+        [0, 0, 1, 1, 2],
+        [0, 1, 0, 1, 0],
+        50,
+        0,
+    )
+    assert result.ratio == pytest.approx(0.5)
+    assert (result.n_tenants, result.n_excluded) == (2, 1)
+    assert result.low < 0.5 < result.high
+
+
+def test_the_scale_of_a_tenant_does_not_move_the_geometric_mean_or_its_interval() -> None:
+    a, b, tenant, day = _clustered_losses(0)
+    plain = geometric_mean_ratio(a, b, tenant, day, 200, 0)
+    burst = np.where(tenant == 3, 1e4, 1.0)
+    scaled = geometric_mean_ratio(a * burst, b * burst, tenant, day, 200, 0)
+    np.testing.assert_allclose(astuple(scaled), astuple(plain))
+    assert two_way_bootstrap(a * burst, b * burst, tenant, day, 200, 0).ratio != pytest.approx(
+        plain.ratio, rel=1e-3
+    )
+
+
+def test_the_interval_of_the_geometric_mean_covers_near_95_percent() -> None:
+    n_simulations, spread = 200, 0.08
+    expected = TRUE_RATIO * np.exp(-(spread**2) / 2)  # the mean log of 1 + N(0, spread)
+    covered, widths, errors = 0, [], []
+    for seed in range(n_simulations):
+        losses = _clustered_losses(seed, tenant_sd=spread)
+        interval = geometric_mean_ratio(*losses, n_draws=400, seed=seed)
+        covered += interval.low <= expected <= interval.high
+        widths.append(interval.high - interval.low)
+        errors.append(interval.ratio - expected)
+    assert 0.91 <= covered / n_simulations <= 0.985
+    assert np.mean(widths) <= 1.5 * 2 * 1.96 * np.std(errors)
+
+
+@pytest.mark.parametrize(("tenant", "day"), [([0, 0], [0, 1]), ([0, 1], [0, 0])])
+def test_a_geometric_mean_over_one_tenant_or_one_day_has_no_interval(
+    tenant: list[int], day: list[int]
+) -> None:
+    result = geometric_mean_ratio([1.0, 2.0], [2.0, 2.0], tenant, day, 50, 0)
+    assert np.isfinite(result.ratio)
+    assert np.isnan([result.low, result.high]).all()
+
+
+def test_without_a_tenant_that_has_both_losses_there_is_no_geometric_mean() -> None:
+    result = geometric_mean_ratio([0.0, 1.0], [1.0, 0.0], [0, 1], [0, 1], 50, 0)
+    assert np.isnan(result.ratio)
+    assert (result.n_tenants, result.n_excluded) == (0, 2)

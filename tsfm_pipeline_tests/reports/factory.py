@@ -21,6 +21,7 @@ from tsfm_pipeline.reports.acceptance.model import (
     Verdict,
 )
 from tsfm_pipeline.reports.headline.model import (
+    DearRequestRow,
     GroupRow,
     HeadlineOfTier,
     HeadlineReport,
@@ -144,6 +145,8 @@ def headline(
                 std_scaled_ratio=Estimate(ratio + 0.004, low, high + 0.01),
                 leave_one_out_ratio_min=ratio - 0.006,
                 leave_one_out_ratio_max=ratio + 0.009,
+                tenant_ratio=of("search", shifts[tier] - 0.004),
+                largest_request_share=0.031,
                 mean_log_ratio=math.log(ratio),
                 n_tenants_cheaper=15 if tier == headline_tier(alphas) else None,
                 headroom_cross_fitted=0.012,
@@ -179,6 +182,17 @@ def headline(
             _group(tier, "metric", name, Estimate(r, r - 0.03, r + 0.03))
             for tier in alphas
             for name, r in zip(METRICS, (0.94, 0.96, 0.99, 1.05), strict=True)
+        ),
+        table_dear_requests=tuple(
+            DearRequestRow(
+                tier=tier,
+                tenant_id=f"api-{i:02d}",
+                origin_time="2025-01-20T08:00:00+00:00",
+                loss_search=40.5,
+                loss_fixed=44.25 + i,
+                share=0.031,
+            )
+            for i, tier in enumerate(alphas)
         ),
         table_strata=tuple(
             StratumRow(

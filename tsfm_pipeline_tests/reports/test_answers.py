@@ -21,7 +21,24 @@ def test_a_gain_is_stated_with_ratio_interval_and_sample():
     assert headline_answer(factory.headline()).sentence == (
         "On demo, choosing the configuration per request cost 3.1 % less than the best fixed "
         "configuration at the standard "
-        "tier (ratio 0.969, 95 % interval 0.941 to 0.998, 288 requests of 24 tenants)."
+        "tier (ratio 0.969, 95 % interval 0.941 to 0.998, 288 requests of 24 tenants). Every "
+        "tenant counted alike, the ratio is 0.965 (0.937 to 0.994)."
+    )
+
+
+def test_where_tenants_counted_alike_say_otherwise_the_dearest_request_is_told():
+    report = changed(
+        factory.headline(1.042, 1.011, 1.08),
+        standard_tenant_ratio=0.96,
+        standard_tenant_ratio_low=0.94,
+        standard_tenant_ratio_high=0.98,
+        standard_largest_request_share=0.42,
+    )
+    effect, sentence = headline_answer(report)
+    assert effect == "loss", "the ratio of sums decides"
+    assert sentence.endswith(
+        "Every tenant counted alike, the ratio is 0.960 (0.940 to 0.980): few requests decide the "
+        "ratio of the sums, of which one is 42.0 %."
     )
 
 

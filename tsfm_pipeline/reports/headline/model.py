@@ -38,6 +38,13 @@ class HeadlineOfTier(Figures):
     std_scaled_ratio: Estimate = item("ratio", "the ratio under scaling by standard deviation")
     leave_one_out_ratio_min: Number = item("ratio", "least ratio with one series left out")
     leave_one_out_ratio_max: Number = item("ratio", "largest ratio with one series left out")
+    tenant_ratio: Estimate = item(
+        "ratio",
+        "geometric mean over tenants of the ratio of their losses: every tenant alike",
+    )
+    largest_request_share: Number = item(
+        "share", "of the one dearest request in all losses of the fixed configuration"
+    )
     mean_log_ratio: Number = item(
         "log of a ratio", "mean over series of the log of search to fixed"
     )
@@ -135,6 +142,17 @@ class TenantRow(Figures):
     n_requests: int = common("n_requests")
 
 
+class DearRequestRow(Figures):
+    """One of the requests that move the ratio of sums most."""
+
+    tier: str = common("tier")
+    tenant_id: str = common("tenant_id")
+    origin_time: str = item("", "when it was asked, UTC")
+    loss_search: Number = item(_LOSS, "scaled loss of the search")
+    loss_fixed: Number = item(_LOSS, "scaled loss of the fixed configuration")
+    share: Number = item("share", "of its loss in all losses of the fixed configuration")
+
+
 class HeadlineReport(Report):
     """Whether a choice of configuration per request costs less than the best single one."""
 
@@ -152,6 +170,7 @@ class HeadlineReport(Report):
     table_unscaled: tuple[UnscaledRow, ...] = table()
     table_tenants: tuple[TenantRow, ...] = table()
     table_strata: tuple[StratumRow, ...] = table()
+    table_dear_requests: tuple[DearRequestRow, ...] = table()
 
     @property
     def headline_tier(self) -> str:

@@ -5,17 +5,21 @@ What belongs here: the contents of `headline_report`. What does not: aggregated 
 (`steps.headline`), single scores (`steps.scores`), statistics (`evaluation.statistics`).
 """
 
+import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import FIXED, LAST_VALUE_CHANGE_QUANTILES, SEARCH
 from tsfm_pipeline.evaluation.requests import BASES
+from tsfm_pipeline.evaluation.resampling import ratio_of
 from tsfm_pipeline.evaluation.statistics import (
+    geometric_mean_ratio,
     label_swap_pvalue,
     leave_one_out_ratios,
     mean_log_ratio,
 )
 from tsfm_pipeline.reports.headline.model import (
+    DearRequestRow,
     GroupRow,
     HeadlineOfTier,
     HeadlineReport,
@@ -34,6 +38,8 @@ SIMPLE = (FIXED, LAST_VALUE_CHANGE_QUANTILES)
 """The search's cost on a stratum stands beside the better of these."""
 EXTREME_TENANTS = 5
 """How many tenants the headline names at each end: the largest gains and the largest losses."""
+DEAR_REQUESTS = 5
+"""How many requests the headline names per tier: those that move the ratio of sums most."""
 
 
 def headline_report(fleet: Fleet) -> HeadlineReport:
@@ -52,12 +58,15 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
     )
     choices = read_shared_choices(fleet)
     cheaper, extremes = _tenants(fleet, by_series)
-    tiers = {}
+    tiers, dear = {}, []
     for tier, alpha in protocol.tiers.items():
         search, fixed = (_row(scores, tier, method) for method in (SEARCH, FIXED))
         a, b = (losses_of(overall, tier, method) for method in (SEARCH, FIXED))
         tenant, day = a["tenant_number"].to_numpy(), a["day"].cast(pl.Int32).to_numpy()
         std = compared(a, b, "std_scaled_loss", **evaluation.group_bootstrap)
+        losses_a, losses_b = (frame["scaled_loss"].to_numpy() for frame in (a, b))
+        alike = geometric_mean_ratio(losses_a, losses_b, tenant, day, **evaluation.bootstrap)
+        dear += _dear_requests(tier, a, b, requests)
         series_a, series_b = (losses_of(by_series, tier, method) for method in (SEARCH, FIXED))
         require_paired(series_a, series_b)
         labels = (series_a["tenant_number"].cast(pl.String) + "/" + series_a["metric"]).to_numpy()
@@ -72,13 +81,7 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
             mean_loss_search=search.mean_scaled_loss,
             ratio=search.ratio,
             win_rate=search.win_rate,
-            p_value=label_swap_pvalue(
-                a["scaled_loss"].to_numpy(),
-                b["scaled_loss"].to_numpy(),
-                tenant,
-                day,
-                **evaluation.label_swaps,
-            ),
+            p_value=label_swap_pvalue(losses_a, losses_b, tenant, day, **evaluation.label_swaps),
             violation_rate_fixed=fixed.violation_rate,
             violation_rate_search=search.violation_rate,
             violation_rate_target=round(1 - alpha, 10),
@@ -90,6 +93,8 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
             std_scaled_ratio=Estimate(std.ratio, std.low, std.high),
             leave_one_out_ratio_min=left_out.lowest,
             leave_one_out_ratio_max=left_out.highest,
+            tenant_ratio=Estimate(alike.ratio, alike.low, alike.high),
+            largest_request_share=float(ratio_of(np.nanmax(losses_b), np.nansum(losses_b))),
             mean_log_ratio=log_ratio.mean,
             n_tenants_cheaper=cheaper if tier == protocol.headline_tier else None,
             headroom_cross_fitted=headroom.cross_fitted,
@@ -116,7 +121,36 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
         table_unscaled=UnscaledRow.from_rows(_unscaled(losses)),
         table_tenants=extremes,
         table_strata=_strata(fleet, requests),
+        table_dear_requests=tuple(dear),
     )
+
+
+def _dear_requests(
+    tier: str, search: pl.DataFrame, fixed: pl.DataFrame, requests: pl.DataFrame
+) -> list[DearRequestRow]:
+    """Return the requests at which the two paired methods differ most, the largest difference
+    first. requests: with tenant and time of each request.
+    """
+    pairs = search.select("request_id", loss_search="scaled_loss").with_columns(
+        loss_fixed=fixed["scaled_loss"]
+    )
+    known = pairs.filter(pl.col("loss_search").is_finite(), pl.col("loss_fixed").is_finite())
+    difference = (pl.col("loss_search") - pl.col("loss_fixed")).abs()
+    dearest = known.with_columns(share=pl.col("loss_fixed") / pl.col("loss_fixed").sum()).join(
+        requests.select("request_id", "tenant_id", "origin_time"), on="request_id"
+    )
+    rows = dearest.sort(difference, "request_id", descending=[True, False]).head(DEAR_REQUESTS)
+    return [
+        DearRequestRow(
+            tier=tier,
+            tenant_id=row["tenant_id"],
+            origin_time=row["origin_time"].isoformat(),
+            loss_search=row["loss_search"],
+            loss_fixed=row["loss_fixed"],
+            share=row["share"],
+        )
+        for row in rows.iter_rows(named=True)
+    ]
 
 
 def _groups(scores: pl.DataFrame, scope: str) -> tuple[GroupRow, ...]:

@@ -32,6 +32,7 @@ def worth(
     section.show(tables.strata(report))
     section.fold(tables.unscaled(report))
     section.fold(tables.robustness(report))
+    section.fold(tables.dear_requests(report))
 
 
 def for_whom(section: Section, report: HeadlineReport) -> None:

@@ -160,7 +160,8 @@ def robustness(report: HeadlineReport) -> Table:
                 own.leave_one_out_ratio_max,
                 lambda x: ratio_texts(x)[0],
             ),
-            number(own.mean_log_ratio),
+            ratio_interval(*own.tenant_ratio),
+            percent(own.largest_request_share),
             percent(own.headroom_cross_fitted),
             spread(own.headroom_null_low, own.headroom_null_high, percent),
             percent(own.headroom_oracle_request),
@@ -172,12 +173,33 @@ def robustness(report: HeadlineReport) -> Table:
         "p",
         "ratio, scaled by standard deviation",
         "ratio, each series left out in turn",
-        "mean log ratio",
+        "ratio, every tenant alike",
+        "dearest request's share of the cost",
         "headroom, cross-fitted",
         "headroom expected by chance",
         "oracle per request (upper bound, inflated)",
     )
     return Table("How far the headline can be trusted", columns, rows)
+
+
+def dear_requests(report: HeadlineReport) -> Table:
+    """Return the requests that move the ratio of sums most, the headline tier's first."""
+    rows = sorted(report.table_dear_requests, key=lambda row: row.tier != report.headline_tier)
+    cells = tuple(
+        (
+            row.tier,
+            row.tenant_id,
+            row.origin_time,
+            number(row.loss_search),
+            number(row.loss_fixed),
+            percent(row.share),
+        )
+        for row in rows
+    )
+    columns = ("tier", "tenant", "asked at", "search", "fixed", "share of the fixed's cost")
+    return Table(
+        "Requests that move the ratio most (scaled losses)", columns, cells, frozenset({0, 1, 2})
+    )
 
 
 def groups(report: HeadlineReport, scope: str) -> Table:

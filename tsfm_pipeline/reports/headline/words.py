@@ -58,13 +58,28 @@ def headline_answer(report: HeadlineReport) -> Answer:
         )
     value, lower, upper = ratio_texts(ratio, low, high)
     figures = f"(ratio {value}, 95 % interval {lower} to {upper}, {sample})"
+    alike = _every_tenant_alike(report)
     if effect == "null":
         return Answer(
             effect,
             f"{subject} neither demonstrably less nor more than {rival}: the interval holds 1 "
-            f"{figures}.",
+            f"{figures}. {alike}",
         )
-    return Answer(effect, f"{subject} {change} {rival} {figures}.")
+    return Answer(effect, f"{subject} {change} {rival} {figures}. {alike}")
+
+
+def _every_tenant_alike(report: HeadlineReport) -> str:
+    """Return the ratio in which every tenant counts alike, and how much one request weighs where
+    that ratio has another effect.
+    """
+    own = report.tiers[report.headline_tier]
+    sentence = f"Every tenant counted alike, the ratio is {ratio_interval(*own.tenant_ratio)}"
+    if effect_of(*own.tenant_ratio) == effect_of(*own.ratio):
+        return f"{sentence}."
+    return (
+        f"{sentence}: few requests decide the ratio of the sums, of which one is "
+        f"{percent(own.largest_request_share)}."
+    )
 
 
 def worth_answer(report: HeadlineReport) -> Answer:

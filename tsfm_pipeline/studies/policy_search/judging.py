@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.evaluation.statistics import CONFIDENCE
+from tsfm_pipeline.evaluation.resampling import CONFIDENCE
 from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
 from tsfm_pipeline.studies.policy_search.results import FleetResult, Outcome, Status
 

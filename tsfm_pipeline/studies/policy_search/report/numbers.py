@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.evaluation.protocol import headline_tier
-from tsfm_pipeline.evaluation.statistics import CONFIDENCE
+from tsfm_pipeline.evaluation.resampling import CONFIDENCE
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT

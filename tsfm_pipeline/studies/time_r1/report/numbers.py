@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 
-from tsfm_pipeline.evaluation.statistics import CONFIDENCE, two_way_bootstrap_ratios
+from tsfm_pipeline.evaluation.resampling import CONFIDENCE
+from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_ratios
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.studies.time_r1 import measures
 from tsfm_pipeline.studies.time_r1.evaluation_columns import minus, over
