@@ -71,7 +71,7 @@ def histogram_targets(
         needed = reached[:, -1:] * np.asarray(levels)  # [O, A]
         first = (reached[:, None] < needed[..., None]).sum(axis=-1)
         target = (1 + SAFETY_MARGIN) * ends[first] * largest[:, None]
-        found.append(np.where(known.any(axis=1)[:, None], target, np.nan))
+        found.append(np.where(known.any(axis=1, keepdims=True), target, np.nan))
     return np.stack(found)
 
 

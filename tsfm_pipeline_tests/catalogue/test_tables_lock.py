@@ -30,7 +30,8 @@ from tsfm_pipeline.steps import lock_tables
 from tsfm_pipeline.steps.lock_tables import CODE, main
 
 VERSIONS = {name: table.version for name, table in TABLES.items()}
-MODEL = {"config_portfolio", "forecast_grid", "validation_losses", "recommendations"}
+SHORT = {"cold_start_tuning_losses", "cold_start_losses"}
+MODEL = {"config_portfolio", "forecast_grid", "validation_losses", "recommendations"} | SHORT
 DECIDED = {"autoresearch_forecasts", "scored_forecasts", "block_calibration", "recommendations"}
 SOURCE_READ = {"tenant_telemetry", "tenant_manifest"}
 GENERATED = {*SOURCE_READ, "irreducible_losses"}
@@ -44,6 +45,7 @@ SCORED = {
     "scored_forecasts",
 }
 SCORED |= {"forecast_quality", "block_calibration", "recommendation_scores", "recommendations"}
+SCORED |= SHORT
 
 
 @cache
@@ -125,7 +127,7 @@ EDITS: Mapping[str, tuple[str, str, set[str]]] = {
     "the configuration to beat": (
         "def best_config(losses",
         "def best_config(costs",
-        {"search_policy", "search_bundle", "config_portfolio"},
+        {"search_policy", "search_bundle", "config_portfolio", "cold_start_losses"},
     ),
     "a baseline of the registry": ("N_FIT = 4_000", "N_FIT = 2_000", {"baseline_forecasts"}),
     "the synthetic generator": (
