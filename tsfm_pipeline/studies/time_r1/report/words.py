@@ -9,7 +9,7 @@ undecided, with the interval.
 
 import math
 
-from tsfm_pipeline.reports.shared.answer import Answer, effect_of
+from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.wording import (
     NO_FIGURE,
@@ -228,12 +228,19 @@ def across_sentence(report: SlowThinkingReport) -> str:
         for question in report.questions
         if math.isfinite(report.over(DRAFT, question=question).figure)
     ]
+    if not effects:
+        return "Slow thinking was compared with its draft on no question."
+    words: dict[Effect, str] = {
+        "gain": "a lower MASE than its draft",
+        "loss": "a higher MASE than its draft",
+        "null": "a MASE that cannot be told from its draft's",
+        "unknown": "a MASE without an interval",
+    }
+    counted = [(words[effect], effects.count(effect)) for effect in words if effect in effects]
+    parts = [f"{text} on {whole(n)}" for text, n in counted]
     return (
         f"Of {count(len(effects), 'question')} (a data set, a horizon and a set of windows), slow "
-        f"thinking has a lower MASE than its draft on {whole(effects.count('gain'))}, a higher one "
-        f"on {whole(effects.count('loss'))}, one that cannot be told apart on "
-        f"{whole(effects.count('null'))}, and one without an interval on "
-        f"{whole(effects.count('unknown'))}."
+        f"thinking has {', '.join(parts)}."
     )
 
 

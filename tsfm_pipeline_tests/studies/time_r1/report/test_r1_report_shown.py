@@ -183,6 +183,16 @@ def test_what_further_passes_add_is_a_row_and_a_sentence(won: SlowThinkingReport
     assert cells[1] in words.passes_sentence(won)
 
 
+def test_questions_are_counted_by_how_they_are_answered(
+    won: SlowThinkingReport, null: SlowThinkingReport
+) -> None:
+    assert re.search("has a lower MASE than its draft on [1-9]", words.across_sentence(won))
+    assert "a MASE that cannot be told from its draft's on" in words.across_sentence(null)
+    for report in (won, null):
+        assert "on 0" not in words.across_sentence(report)
+    assert words.across_sentence(empty(won)).endswith("on no question.")
+
+
 def test_the_distance_is_told_exactly_and_by_its_estimate(
     won: SlowThinkingReport, page: str
 ) -> None:
