@@ -35,6 +35,7 @@ MODULES_WITH_HEAVY_IMPORTS = (
     "forecaster/arithmetic.py",
     "forecaster/compiled_decoder.py",
     "forecaster/decoders.py",
+    "forecaster/devices.py",
     "forecaster/engine.py",
     "forecaster/hidden.py",
     "forecaster/kernels.py",

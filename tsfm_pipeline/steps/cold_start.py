@@ -146,13 +146,13 @@ def cold_start_losses_shard(
     fleet: Fleet,
     shard: Sequence[int],
     forecaster: GridForecaster,
-    taught: Mapping[int, Taught],
+    experience_of: Mapping[int, Taught],
 ) -> pl.DataFrame:
     """Return the scaled loss of every strategy at each test request of the shard: request x minutes
     x tier x strategy; NaN at invalid requests, and for the prior of true labels where a tenant of
     the fold has none.
 
-    taught: what `cold_start_experience` returns.
+    experience_of: what `cold_start_experience` returns.
     """
     lengths, tiers = usable_lengths(fleet), fleet.protocol.tiers
     axes: dict[str, list[Any]] = {
@@ -163,7 +163,7 @@ def cold_start_losses_shard(
     nothing = np.empty((0, len(lengths), len(tiers), len(STRATEGIES)), np.float32)
     none = np.empty(0, np.int64)
     frames = [keyed_rows(none, none, axes, {"scaled_loss": nothing})]
-    for fold, experience in taught.items():
+    for fold, experience in experience_of.items():
         requests = fleet.arrays.requests("test", shard, only=_of(shard, fleet.folds == fold))
         if not requests.ids.size:
             continue

@@ -53,7 +53,8 @@ def ledger_left(profile: str) -> pl.DataFrame:
 
 
 def test_no_table_has_been_forgotten() -> None:
-    new = {"search_bundle", *(name for name, table in TABLES.items() if table.group == "serving")}
+    new = {"search_bundle", "cold_start_tuning_losses", "cold_start_losses"}
+    new |= {name for name, table in TABLES.items() if table.group == "serving"}
     assert set(TABLES_LEFT) == set(TABLES) - new, (
         "a table was renamed, or a new one has to be left out here"
     )

@@ -45,6 +45,7 @@ STALE = {
     "forecast_quality",
     "headline_scores",
     "recommendation_scores",
+    "cold_start_losses",
 }
 
 

@@ -41,7 +41,7 @@ from tsfm_pipeline.studies.time_r1.policy import OutOfTime
 from tsfm_pipeline.studies.time_r1.reasons import own_words, sentence
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.slow_thought import SlowThought, joined, verdicts
-from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
+from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows, padded, stacked
 
 SHARE = 0.5
 """Share of a correction that is taken. MASE on 420 validation windows of ETTh1, of the policy after
@@ -82,8 +82,7 @@ def drafts_at_gate(
     gate_origins: int,
 ) -> tuple[Drafts, ...]:
     """Return the drafts of all windows at their origin and at the earlier origins of the gate."""
-    padded = _padded(windows, gate_origins)
-    return drafts_at_origins(padded, forecaster, contexts, gate_origins)
+    return drafts_at_origins(padded(windows, gate_origins), forecaster, contexts, gate_origins)
 
 
 def think(
@@ -169,7 +168,7 @@ class _Thinking:
     ) -> None:
         self.asker, self.windows, self.limits = asker, windows, limits
         n_earlier = asker.options.gate_origins
-        at_origins = [_padded(windows, n_earlier)]
+        at_origins = [padded(windows, n_earlier)]
         for _ in range(n_earlier):
             at_origins.append(at_origins[-1].earlier())
         self.truth = np.stack([earlier.truth for earlier in at_origins[1:]])  # [J, N, H]
@@ -297,7 +296,7 @@ class _Thinking:
         thoughts = None
         if not self.asker.own_reasons:
             thoughts = [thought for origin in at_origins for thought in self._thoughts(origin)]
-        windows = _stacked([origin.windows for origin in at_origins])
+        windows = stacked([origin.windows for origin in at_origins])
         answers = answer(self.asker, windows, draft, thoughts, n=n, greedy=greedy)
         self._count(answers, rows)
         return answers
@@ -376,36 +375,4 @@ def _with_refined(origin: _Origin, points: Floats) -> Drafts:
         origin.drafts.values | {REFINED: points[origin.number, origin.rows]},
         origin.drafts.deciles,
         origin.drafts.backtests | {REFINED: backtest},
-    )
-
-
-def _padded(windows: Windows, n_earlier: int) -> Windows:
-    """Return windows with enough past for so many earlier origins; it is unknown where it was
-    short.
-    """
-    missing = windows.look_back + n_earlier * windows.horizon - windows.past.shape[1]
-    if missing <= 0:
-        return windows
-    times = windows.times
-    if times is not None:
-        unknown = np.full((len(windows), missing), np.datetime64("NaT"), dtype=times.dtype)
-        times = np.concatenate([unknown, times], axis=1)
-    past = np.pad(windows.past, ((0, 0), (missing, 0)), constant_values=np.nan)
-    return replace(windows, past=past, times=times)
-
-
-def _stacked(windows: Sequence[Windows]) -> Windows:
-    """Return windows of several origins below each other, with nothing but their look-backs."""
-    first = windows[0]
-    shown = first.look_back
-    times = None
-    if first.times is not None:
-        times = np.concatenate([some.times[:, -shown:] for some in windows])  # type: ignore[index]
-    return replace(
-        first,
-        channels=tuple(channel for some in windows for channel in some.channels),
-        origins=np.concatenate([some.origins for some in windows]),
-        past=np.concatenate([some.history for some in windows]),
-        truth=np.concatenate([some.truth for some in windows]),
-        times=times,
     )

@@ -88,3 +88,35 @@ class Windows:
             truth=self.past[:, -self.horizon :],
             times=None if self.times is None else self.times[:, : -self.horizon],
         )
+
+
+def padded(windows: Windows, n_earlier: int) -> Windows:
+    """Return windows with enough past for so many earlier origins; it is unknown where it was
+    short.
+    """
+    missing = windows.look_back + n_earlier * windows.horizon - windows.past.shape[1]
+    if missing <= 0:
+        return windows
+    times = windows.times
+    if times is not None:
+        unknown = np.full((len(windows), missing), np.datetime64("NaT"), dtype=times.dtype)
+        times = np.concatenate([unknown, times], axis=1)
+    past = np.pad(windows.past, ((0, 0), (missing, 0)), constant_values=np.nan)
+    return replace(windows, past=past, times=times)
+
+
+def stacked(windows: Sequence[Windows]) -> Windows:
+    """Return windows of several origins below each other, with nothing but their look-backs."""
+    first = windows[0]
+    shown = first.look_back
+    times = None
+    if first.times is not None:
+        times = np.concatenate([some.times[:, -shown:] for some in windows])  # type: ignore[index]
+    return replace(
+        first,
+        channels=tuple(channel for some in windows for channel in some.channels),
+        origins=np.concatenate([some.origins for some in windows]),
+        past=np.concatenate([some.history for some in windows]),
+        truth=np.concatenate([some.truth for some in windows]),
+        times=times,
+    )
