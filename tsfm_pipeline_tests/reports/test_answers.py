@@ -37,8 +37,8 @@ def test_where_tenants_counted_alike_say_otherwise_the_dearest_request_is_told()
     effect, sentence = headline_answer(report)
     assert effect == "loss", "the ratio of sums decides"
     assert sentence.endswith(
-        "Every tenant counted alike, the ratio is 0.960 (0.940 to 0.980): few requests decide the "
-        "ratio of the sums, of which one is 42.0 %."
+        "Every tenant counted alike, the ratio is 0.960 (0.940 to 0.980). The two do not agree; "
+        "the dearest request alone is 42.0 % of the fixed configuration's cost."
     )
 
 

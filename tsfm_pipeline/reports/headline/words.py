@@ -77,8 +77,8 @@ def _every_tenant_alike(report: HeadlineReport) -> str:
     if effect_of(*own.tenant_ratio) == effect_of(*own.ratio):
         return f"{sentence}."
     return (
-        f"{sentence}: few requests decide the ratio of the sums, of which one is "
-        f"{percent(own.largest_request_share)}."
+        f"{sentence}. The two do not agree; the dearest request alone is "
+        f"{percent(own.largest_request_share)} of the fixed configuration's cost."
     )
 
 
