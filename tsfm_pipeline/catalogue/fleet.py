@@ -212,6 +212,11 @@ class Fleet:
         return np.array(self.manifest["tenant_id"].to_list(), dtype=np.str_)
 
     @cached_property
+    def archetypes(self) -> NDArray[np.str_]:
+        """The archetype of each tenant [N], "" where unknown."""
+        return np.array(self.manifest["archetype"].fill_null("").to_list(), dtype=np.str_)
+
+    @cached_property
     def folds(self) -> NDArray[np.int64]:
         """The fold of each tenant [N]; see `evaluation.requests`."""
         return self.manifest["fold"].to_numpy().astype(np.int64)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tsfm_pipeline.evaluation.blocks import observed_quantiles
+from tsfm_pipeline.evaluation.blocks import block_before, observed_quantiles
 
 Floats = NDArray[np.floating]
 
@@ -79,7 +79,5 @@ def _windows(values: Floats, origins: NDArray[np.integer], n_steps: int) -> Iter
     """Yield the last `n_steps` steps up to each origin of one series after the other [O, n_steps];
     NaN before the first step.
     """
-    ages = np.arange(n_steps)[::-1]
-    for series, of_series in zip(values, origins, strict=True):
-        steps = of_series[:, None] - ages
-        yield np.where(steps >= 0, series[np.maximum(steps, 0)], np.nan)
+    for s in range(len(values)):
+        yield block_before(values[s : s + 1], origins[s : s + 1], n_steps, n_steps)[0]

@@ -112,7 +112,6 @@ def cold_start_experience(fleet: Fleet) -> dict[int, Taught]:
         losses = fleet.arrays.of("cold_start_tuning_losses", requests, columns, shape)
         scaled = np.stack(losses, axis=-1) / scale[..., None, None]  # [R, D, K, A]
         scaled[~requests.valid.ravel()] = np.nan
-        archetypes = fleet.manifest["archetype"].gather(tuners).fill_null("")
         taught[fold] = Taught(
             known=TenantExperience.from_requests(
                 scaled.reshape(*requests.ids.shape, *scaled.shape[1:]),
@@ -127,7 +126,7 @@ def cold_start_experience(fleet: Fleet) -> dict[int, Taught]:
                     for steps in lengths.values()
                 ]
             ),
-            archetypes=archetypes.to_numpy().astype(str),
+            archetypes=fleet.archetypes[tuners],
         )
     return taught
 
@@ -303,7 +302,7 @@ def _priors(
     priors = {
         f"{kind}_prior": prior for kind, prior in request_priors(taught.known, nearest, ids).items()
     }
-    archetypes = fleet.manifest["archetype"].fill_null("").to_numpy().astype(str)
+    archetypes = fleet.archetypes
     if all(archetypes[fleet.folds == fold]):
         by_label = {
             label: taught.known.retrieved_prior(rows, np.ones(len(rows)))

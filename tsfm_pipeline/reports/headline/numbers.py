@@ -58,7 +58,8 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
     )
     choices = read_shared_choices(fleet)
     cheaper, extremes = _tenants(fleet, by_series)
-    tiers, dear = {}, []
+    tiers = {}
+    dear: list[DearRequestRow] = []
     for tier, alpha in protocol.tiers.items():
         search, fixed = (_row(scores, tier, method) for method in (SEARCH, FIXED))
         a, b = (losses_of(overall, tier, method) for method in (SEARCH, FIXED))
@@ -127,7 +128,7 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
 
 def _dear_requests(
     tier: str, search: pl.DataFrame, fixed: pl.DataFrame, requests: pl.DataFrame
-) -> list[DearRequestRow]:
+) -> tuple[DearRequestRow, ...]:
     """Return the requests at which the two paired methods differ most, the largest difference
     first. requests: with tenant and time of each request.
     """
@@ -140,17 +141,11 @@ def _dear_requests(
         requests.select("request_id", "tenant_id", "origin_time"), on="request_id"
     )
     rows = dearest.sort(difference, "request_id", descending=[True, False]).head(DEAR_REQUESTS)
-    return [
-        DearRequestRow(
-            tier=tier,
-            tenant_id=row["tenant_id"],
-            origin_time=row["origin_time"].isoformat(),
-            loss_search=row["loss_search"],
-            loss_fixed=row["loss_fixed"],
-            share=row["share"],
+    return DearRequestRow.from_rows(
+        rows.drop("request_id").with_columns(
+            pl.col("origin_time").dt.strftime("%Y-%m-%dT%H:%M:%S%:z"), tier=pl.lit(tier)
         )
-        for row in rows.iter_rows(named=True)
-    ]
+    )
 
 
 def _groups(scores: pl.DataFrame, scope: str) -> tuple[GroupRow, ...]:
