@@ -18,6 +18,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -223,12 +224,14 @@ class _Dispatch:
         """Look which nodes live; an autoscaler adds and removes them."""
         import ray
 
+        before = {node.id for node in self.nodes}
         self.nodes = [
             Node(node["NodeID"], node["NodeManagerHostname"], self._slots(node["Resources"]))
             for node in ray.nodes()
             if node["Alive"]
         ]
         self.listed = time.monotonic()
+        self._leave(before - {node.id for node in self.nodes})
 
     def _slots(self, resources: Mapping[str, float]) -> int:
         return min(int(resources.get(name, 0) / amount) for name, amount in self.asked.items())
@@ -245,11 +248,12 @@ class _Dispatch:
             n_running += 1
 
     def _give(self, task: Task, avoiding: frozenset[str]) -> None:
-        avoided = avoiding | self.silent
-        others = [node for node in self.nodes if node.slots and node.id not in avoided]
+        useful = {node.id for node in self.nodes if node.slots}
         remote = self.remote
-        if not others:
-            avoided = frozenset()
+        avoided = next(
+            (these for these in (avoiding | self.silent, frozenset(self.silent)) if useful - these),
+            frozenset[str](),
+        )
         if avoided:
             remote = remote.options(
                 label_selector={"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}
@@ -339,6 +343,28 @@ class _Dispatch:
         suspects = frozenset([attempt.started.node]) if attempt.started else suspects
         self.waiting.appendleft((attempt.task, attempt.avoiding | suspects))
 
+    def _leave(self, gone: AbstractSet[str]) -> None:
+        """Give out again what nodes had that Ray has given up. Ray's own errors come later, when
+        the connections to these nodes have timed out.
+        """
+        self._turn_away_from(gone)
+        for answers, attempt in list(self.running.items()):
+            if attempt.started and attempt.started.node in gone and not attempt.overdue:
+                self._lost(answers, "was killed or its node died")
+
+    def _turn_away_from(self, lost: AbstractSet[str]) -> None:
+        """Let the shards wait again that have not started and might go to these nodes: Ray has
+        asked these for a slot, and goes on waiting for their answer. Uses up no attempt.
+        """
+        import ray
+
+        for answers, attempt in reversed(list(self.running.items())):
+            if not (attempt.started or attempt.overdue or lost <= attempt.avoiding):
+                del self.running[answers]
+                ray.cancel(answers)
+                self.n_attempts[attempt.task[0]] -= 1
+                self.waiting.appendleft((attempt.task, attempt.avoiding | lost))
+
     def _look_at_clocks(self) -> None:
         """Give out again what is overdue, and say so if nothing runs."""
         now, deadline = time.monotonic(), self.execution.deadline_s
@@ -347,9 +373,12 @@ class _Dispatch:
         for attempt in active:
             if attempt.clock is None or now - attempt.clock <= deadline:
                 continue
+            if attempt not in self.running.values():  # given out again just now
+                continue
             attempt.overdue = True
             if attempt.started:
                 self.silent.add(attempt.started.node)
+                self._turn_away_from({attempt.started.node})
                 self._again(attempt, f"on {attempt.where} has no part after {deadline:g} s")
             else:
                 # Uses up no attempt, because other work on the network may hold its slot.

@@ -206,4 +206,4 @@ def wait_for(what: str, holds: Any, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.5)
+        time.sleep(0.2)

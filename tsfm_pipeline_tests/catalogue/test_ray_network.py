@@ -50,6 +50,8 @@ FEW: dict[str, Any] = {
     },
 }
 SHARDED = [name for name, table in TABLES.items() if table.sharded]
+AT_WORK = "ray::shard_events"
+"""What a worker's process is called while it makes a shard."""
 N_SHARDS = 10
 BUSY_S = 30
 """What a machine that does other work may add to the time in which a lost host's shards are made."""
@@ -77,6 +79,11 @@ def driver(small: Settings, hosts: Network, **execution: Any) -> Driver:
     """Start to make the table of the small fleet slowly, when both hosts are there."""
     settings = on(small, hosts, **execution)
     return hosts.driver(settings, [TABLE], fleet=NAME, make=SLOW, force=True, nodes=2)
+
+
+def wait_until_at_work(hosts: Network, name: str) -> None:
+    """Wait until a worker of this host makes a shard: only then does losing the host lose one."""
+    wait_for(f"host {name} makes a shard", lambda: hosts.processes(hosts.hosts[name], AT_WORK), 120)
 
 
 def as_lists(settings: Settings) -> list[list[Any]]:
@@ -124,37 +131,45 @@ def test_every_table_is_the_same_to_the_byte(
 # -- hosts that are lost
 
 
-def test_a_host_whose_raylet_is_killed_costs_no_shard(small: Settings, hosts: Network) -> None:
+@pytest.mark.parametrize("killed", ["raylet/raylet", ""], ids=["its raylet", "all of it"])
+def test_a_host_that_is_killed_costs_no_shard(small: Settings, hosts: Network, killed: str) -> None:
+    """Without its raylet, a worker may still hand over the shard that it makes, or end at once."""
     here = as_lists(small)
     hosts.node("a")
     hosts.node("b")
     run = driver(small, hosts)
-    run.until("written", 3)
-    for pid in hosts.processes(hosts.hosts["b"], "raylet/raylet"):
+    run.until("written", 1)
+    wait_until_at_work(hosts, "b")
+    for pid in hosts.processes(hosts.hosts["b"], killed):
         os.kill(pid, signal.SIGKILL)
     assert run.result()["parts"][TABLE] == here
-    assert "was killed or its node died; attempt 2 of 3 follows" in run.text
+    lost = "was killed or its node died; attempt 2 of 3 follows" in run.text
+    assert lost or killed, run.text
 
 
+@pytest.mark.parametrize("deadline", [N_SHARDS * SHARD_S, 120.0])
 def test_a_host_that_falls_silent_for_good_costs_a_deadline(
-    small: Settings, hosts: Network
+    small: Settings, hosts: Network, deadline: float
 ) -> None:
-    """Ray alone waits without end for the shard that the host had. All are made by the deadline and
-    the time of two shards: what is left for the other host takes less than the deadline.
+    """Ray alone waits without end for the shard that the host had, and for those that it meant to
+    start there. All are made by the deadline and the time of two shards, or sooner if Ray gives the
+    host up before the deadline: what is left for the other host takes less than that.
     """
     here = as_lists(small)
-    deadline = N_SHARDS * SHARD_S
     hosts.node("a")
     hosts.node("b")
     run = driver(small, hosts, deadline_s=deadline)
-    run.until("written", 4)  # both workers have started
+    run.until("written", 1)
+    wait_until_at_work(hosts, "b")
     hosts.cut()
     cut = time.monotonic()
     run.until("written", N_SHARDS)
     seconds = time.monotonic() - cut
     assert run.result()["parts"][TABLE] == here
-    assert seconds < deadline + 2 * SHARD_S + BUSY_S, run.text
-    assert re.search(f"(no part after|not started for) {deadline:g} s.*; attempt", run.text)
+    expected = deadline + 2 * SHARD_S
+    print(f"all parts {seconds:.1f} s after the cut; on a calm machine within {expected:g} s")
+    assert seconds < expected + BUSY_S, run.text
+    assert re.search(f"(no part after {deadline:g} s|its node died); attempt 2 of 3", run.text)
 
 
 def test_a_link_that_is_cut_for_a_minute_costs_no_shard(small: Settings, hosts: Network) -> None:
@@ -199,10 +214,9 @@ def test_a_driver_that_is_killed_leaves_its_finished_parts(small: Settings, host
     run.until("written", 4)
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.wait()
-    of_job = "ray::shard_events"
     wait_for(
         "the workers end with the driver",
-        lambda: not any(hosts.processes(host, of_job) for host in hosts.hosts.values()),
+        lambda: not any(hosts.processes(host, AT_WORK) for host in hosts.hosts.values()),
     )
     folder = open_workspace_fleet(small, NAME).tables.path / TABLE
     assert not list(folder.glob("*.tmp"))
