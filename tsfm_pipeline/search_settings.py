@@ -56,6 +56,8 @@ EARLIER_CONSTANTS: Mapping[str, Any] = {
     "portfolio_prior_weight": 8.0,
     "token_price": 1.5e-5,
     "token_budget": None,
+    "gate_even_share": 1.0,
+    "switch_tenants": 1,
 }
 """Settings that were constants in earlier releases, with the values (as JSON) that they had. A
 setting with that value is not part of a fingerprint, so that tables of those releases stay valid.
@@ -192,7 +194,9 @@ class SearchSettings(BaseModel):
         description="share of tilted_ensemble's weights that is the same for all configurations",
     )
     gate_seed: int = Field(
-        0, ge=0, description="of the split of tuning tenants by which the gate is judged"
+        0,
+        ge=0,
+        description="of the split of tuning tenants: each part judges rules fitted to the others",
     )
     gate_ridge: float = Field(
         3.0,
@@ -221,7 +225,19 @@ class SearchSettings(BaseModel):
     declared_rule: str = Field(
         "gate",
         description="the rule that decides, unless another of `rules` saves more than one standard "
-        "error over tuning tenants",
+        "error over tuning tenants, all rules cross-fitted",
+    )
+    switch_tenants: int = Field(
+        10,
+        ge=1,
+        description="with fewer tuning tenants the declared rule decides, whatever they say",
+    )
+    gate_even_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of the gate's weights that is even before traits are heard and tenants "
+        "fitted; the rest is the static ensemble of the tuning tenants",
     )
     gate_traits: tuple[str, ...] | None = Field(
         None,

@@ -114,6 +114,16 @@ class Outcomes:
     tenants: NDArray[np.integer]
 
     @cached_property
+    def tenant(self) -> NDArray[np.int64]:
+        """The tenant of each row [M], numbered from 0 in ascending order."""
+        return np.asarray(np.unique(self.tenants, return_inverse=True)[1], dtype=np.int64)
+
+    @cached_property
+    def n_rows(self) -> NDArray[np.int64]:
+        """The rows of each tenant [N]."""
+        return np.bincount(self.tenant)
+
+    @cached_property
     def _known(self) -> Floats:
         return np.nan_to_num(self.actual)
 
@@ -154,22 +164,34 @@ class Outcomes:
         """Return the scaled pinball loss [M] of decision [M, H] over each row's observed steps."""
         return mean_pinball(self.actual, decision, alpha) / self.scale
 
+    def tenant_sums(self, decision: Floats, alpha: float) -> NDArray[np.float64]:
+        """Return the sum of each tenant's row losses [N], by ascending tenant: decision [M, H]."""
+        shortfall = self._known - decision
+        linear = np.einsum("mh,mh->m", self._weight, shortfall)
+        absolute = np.einsum("mh,mh->m", self._weight, np.abs(shortfall, out=shortfall))
+        losses = (alpha - 0.5) * linear + 0.5 * absolute
+        return np.asarray(np.bincount(self.tenant, weights=losses), dtype=np.float64)
+
     def paired(self, losses: Floats, reference: Floats) -> tuple[float, float]:
         """Return the mean of losses - reference [M] and its standard error, clustered by tenant;
         the error is inf for a single tenant.
         """
-        difference = losses - reference
-        mean = float(difference.mean())
-        _, tenant = np.unique(self.tenants, return_inverse=True)
-        sums = np.bincount(tenant, weights=difference - mean)
-        n = len(sums)
-        return mean, float(
-            np.sqrt((sums**2).sum() * n / (n - 1)) / len(difference)
-        ) if n > 1 else np.inf
+        sums = np.bincount(self.tenant, weights=losses - reference)
+        return clustered(np.asarray(sums, dtype=np.float64), self.n_rows)
 
     def violation_rate(self, decision: Floats) -> float:
         """Return the mean over rows of the share of observed steps above the decision [M, H]."""
         return float(violation_rate(self.actual, decision).mean())
+
+
+def clustered(sums: Floats, n_rows: NDArray[np.integer]) -> tuple[float, float]:
+    """Return the mean over rows and its standard error, clustered by tenant: sums of the rows [N]
+    of each tenant, and their numbers n_rows [N]. The error is inf for a single tenant.
+    """
+    mean, n = float(sums.sum() / n_rows.sum()), len(sums)
+    around = sums - mean * n_rows
+    error = np.sqrt((around**2).sum() * n / (n - 1)) / n_rows.sum() if n > 1 else np.inf
+    return mean, float(error)
 
 
 def fit_correction(

@@ -27,6 +27,8 @@ SMALLEST_SHARE = 0.05
 """Added to relative losses before their logarithm, so that a tenth of the mean loss counts for
 nearly as much as no loss.
 """
+SMALLEST_START = 1e-6
+"""Lower limit of the weight that a configuration starts with."""
 MAX_ITERATIONS = 100
 
 
@@ -73,8 +75,21 @@ def traits(
     return np.stack([_log_relative(part) for part in parts], axis=-1)
 
 
+def even_and(weights: Sequence[float], even_share: float, available: NDArray[np.bool_]) -> Floats:
+    """Return the logarithms [K] of weights of which a share is even and the rest is given [K].
+
+    available [M, K]: only configurations that are available at some row have a part of the even
+    share; all others get the mean of the logarithms.
+    """
+    here = available.any(axis=0)
+    mixed = (1 - even_share) * np.asarray(weights) + even_share / max(here.sum(), 1)
+    logs = np.log(np.maximum(mixed, SMALLEST_START))
+    return np.where(here, logs, logs[here].mean() if here.any() else 0.0)
+
+
 def fit_gate(
     declared: Sequence[float],
+    intercepts: Floats,
     traits: Floats,
     decisions: Floats,
     available: NDArray[np.bool_],
@@ -85,18 +100,18 @@ def fit_gate(
     """Return the coefficients of the traits, then an intercept per configuration [P + K], that
     minimise the mean scaled pinball loss of the average.
 
-    declared [P]: the coefficients of the traits [M, K, P] before any tenant is fitted; decisions
-    [M, K, H] (0 where unavailable), available [M, K]. The penalty is ridge / (2 x tenants) times
-    the squared distance from `declared`, in units of each trait's standard deviation and of the
-    loss at the declared coefficients. With few tenants the result stays close to `declared`, which
-    is also the start of the minimisation by L-BFGS.
+    declared [P] and intercepts [K]: the coefficients of the traits [M, K, P] and the intercepts
+    before any tenant is fitted; decisions [M, K, H] (0 where unavailable), available [M, K]. The
+    penalty is ridge / (2 x tenants) times the squared distance from these, in units of each trait's
+    standard deviation and of the loss that they have. With few tenants the result stays close to
+    them; they are also the start of the minimisation by L-BFGS.
     The loss of a weighted average is not convex in the scores, so the result is a local minimum.
     Intercepts have mean 0.
     """
     from scipy.optimize import minimize
 
     n_configs, n_traits = traits.shape[1:]
-    at_first = np.array([*declared, *[0.0] * n_configs])
+    at_first = np.array([*declared, *(intercepts - intercepts.mean())])
     if not len(traits):
         return at_first
     deviation = traits[available].std(axis=0, dtype=np.float64)

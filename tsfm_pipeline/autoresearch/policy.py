@@ -48,7 +48,8 @@ Floats = NDArray[np.floating]
 
 
 class RuleFigures(BaseModel):
-    """The results of one rule on the tuning requests that its constants were chosen on.
+    """The results of one rule on the tuning requests, cross-fitted: at each tenant with the
+    constants that other tenants chose (those of a level correction were chosen on all).
 
     loss: mean scaled loss. excess_over_default: mean paired difference to the default rule's loss;
     standard_error: its error, clustered by tenant.

@@ -37,14 +37,13 @@ class TuningEvidence:
     """The search's evidence and priors at the requests of a `TuningSample`.
 
     losses and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]} and violation_priors
-    [R, D, K, A], each without the request's own tenant; tenants [R].
+    [R, D, K, A], each without the request's own tenant.
     """
 
     losses: Floats
     violations: Floats
     priors: Mapping[str, Floats]
     violation_priors: Floats
-    tenants: NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ class TierRows:
 
     decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and
     violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K]; limits of the rows [M].
-    means, rates and posteriors: what several sets of constants share, by these constants.
+    means, rates and posteriors: what several sets of constants share, by these constants. sums: the
+    losses of rules that were asked for, by tenant.
     """
 
     alpha: float
@@ -82,6 +82,7 @@ class TierRows:
     means: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
     rates: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
     posteriors: dict[tuple[str, float, float, float], Floats] = field(default_factory=dict)
+    sums: dict[DecisionRule, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -110,7 +111,7 @@ class TierRows:
             outcomes=Outcomes(
                 rows(sample.actual, where_available=False),
                 rows(sample.scale, where_available=False),
-                np.repeat(evidence.tenants, usable.sum(axis=1)),
+                np.repeat(sample.tenants, usable.sum(axis=1)),
             ),
             evidence=rows(evidence.losses[..., a]),
             violations=rows(evidence.violations[..., a]),
@@ -161,8 +162,12 @@ class TierRows:
         shift = (correction.base_shift + correction.gain * excess).astype(np.float32)
         return self.limits.clip(decision + shift[:, None] * rules.weighted(weight, self.units))
 
-    def mean_loss(self, weight: Floats) -> float:
-        return self.outcomes.mean_loss(self.decide(weight), self.alpha)
+    def tenant_sums(self, rule: DecisionRule) -> NDArray[np.float64]:
+        """Return the sum of each tenant's losses [N] under the rule."""
+        if rule not in self.sums:
+            decision = self.decide(self.weights(rule))
+            self.sums[rule] = self.outcomes.tenant_sums(decision, self.alpha)
+        return self.sums[rule]
 
     def losses(self, decision: Floats) -> NDArray[np.float64]:
         """Return the scaled loss of each row [M] under decisions [M, H]."""

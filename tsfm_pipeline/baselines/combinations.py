@@ -9,6 +9,7 @@ requests, D metrics, K configurations, A tiers, H horizon.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,12 @@ class TierChoices(BaseModel):
     ensemble_weights: tuple[float, ...]
     shift: float
 
+    def fixed_weights(self, available: NDArray[np.bool_]) -> Floats:
+        """Return weights on the fixed configuration, given which are available: both [..., K]."""
+        return reachable(
+            one_hot(self.fixed_config, available.shape[-1]), available, self.fallback_config
+        )
+
 
 class SharedChoices(BaseModel):
     """Every rival's shared choice, per tier; `median_config` is the best configuration at alpha .5,
@@ -63,17 +70,35 @@ class TuningSample:
     forecasts of a sample of R.
 
     losses [all, D, K, A + 1] scaled (last: alpha .5), archetypes [all] as retrieved ("" where
-    unknown); decisions [R, D, K, A, H], spread (q.9 - q.5) [R, D, K, H] and actual [R, D, H] in
-    units of the values, scale [R, D]; limits of the metrics [D].
+    unknown), owners [all]: their tenants; decisions [R, D, K, A, H], spread (q.9 - q.5) [R, D, K,
+    H] and actual [R, D, H] in units of the values, scale [R, D], tenants [R]; limits of the metrics
+    [D].
     """
 
     losses: Floats
+    owners: NDArray[np.integer]
     decisions: Floats
     spread: Floats
     actual: Floats
     scale: Floats
+    tenants: NDArray[np.integer]
     archetypes: Sequence[str]
     limits: Limits = UNLIMITED
+
+    def without(self, tenants: NDArray[np.integer]) -> "TuningSample":
+        """Return the same sample without the requests of some tenants."""
+        known, drawn = (~np.isin(own, tenants) for own in (self.owners, self.tenants))
+        return TuningSample(
+            losses=self.losses[known],
+            owners=self.owners[known],
+            decisions=self.decisions[drawn],
+            spread=self.spread[drawn],
+            actual=self.actual[drawn],
+            scale=self.scale[drawn],
+            tenants=self.tenants[drawn],
+            archetypes=list(compress(self.archetypes, known)),
+            limits=self.limits,
+        )
 
 
 def best_config(losses: Floats, fallback: int) -> int:

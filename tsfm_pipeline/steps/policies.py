@@ -220,6 +220,7 @@ def fit_search(view: TuningView) -> fitting.Fitted:
     deciles = np.where(view.members[:, None, None], every_decile, np.float32(np.nan))
     sample = TuningSample(
         losses=(losses / scale[..., None, None])[valid],
+        owners=known.tenants[valid],
         archetypes=view.archetypes(known)[valid].tolist(),
         decisions=limits.clip(
             np.stack(
@@ -230,6 +231,7 @@ def fit_search(view: TuningView) -> fitting.Fitted:
         spread=level_unit(deciles[used]),
         actual=actual[used],
         scale=scale_of_drawn[used],
+        tenants=requests.tenants[used],
         limits=limits,
     )
     evidence, violations = (
@@ -242,7 +244,6 @@ def fit_search(view: TuningView) -> fitting.Fitted:
         violations=violations[used],
         priors={kind: prior[used] for kind, prior in priors.items()},
         violation_priors=violation_priors[used],
-        tenants=requests.tenants[used],
     )
     return fitting.fit_search(
         search,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tsfm_pipeline.autoresearch.calibration import Outcomes
-from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names, traits
+from tsfm_pipeline.autoresearch.gate import even_and, fit_gate, trait_names, traits
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, weights
 from tsfm_pipeline.settings import SearchSettings
 
@@ -15,6 +15,7 @@ OFFSETS = (60, 120, 1440, 2880)
 ALPHA = 0.75
 COEFFICIENTS = SearchSettings().gate_coefficients
 DECLARED = (COEFFICIENTS["posterior"], 0.0)
+EVEN = np.zeros(3)
 """Of the planted traits, `posterior` and `seasons_ago_2`; the second has no declared coefficient.
 """
 
@@ -104,7 +105,7 @@ def planted(n_tenants: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Outc
 def test_the_trait_that_tells_is_heard_and_the_configuration_that_is_never_right_loses() -> None:
     told, decisions, outcomes = planted(40)
     available = np.ones(told.shape[:2], dtype=bool)
-    found = fit_gate(DECLARED, told, decisions, available, outcomes, ALPHA, 0.3)
+    found = fit_gate(DECLARED, EVEN, told, decisions, available, outcomes, ALPHA, 0.3)
     assert found[0] < DECLARED[0]
     assert abs(found[1]) < 0.5 * abs(found[0])
     assert found[4] < min(found[2], found[3])
@@ -119,7 +120,7 @@ def test_the_trait_that_tells_is_heard_and_the_configuration_that_is_never_right
 def test_the_coefficients_are_a_minimum() -> None:
     told, decisions, outcomes = planted(20)
     available = np.ones(told.shape[:2], dtype=bool)
-    found = fit_gate(DECLARED, told, decisions, available, outcomes, ALPHA, 1e-6)
+    found = fit_gate(DECLARED, EVEN, told, decisions, available, outcomes, ALPHA, 1e-6)
 
     def loss(coefficients: np.ndarray) -> float:
         weight = weights(-(told @ coefficients[:2] + coefficients[2:]), available, 1.0)
@@ -137,12 +138,15 @@ def test_a_heavy_penalty_and_no_rows_leave_the_declared_coefficients() -> None:
     available = np.ones(told.shape[:2], dtype=bool)
     declared = [*DECLARED, 0.0, 0.0, 0.0]
     np.testing.assert_allclose(
-        fit_gate(DECLARED, told, decisions, available, outcomes, ALPHA, 1e9), declared, atol=1e-3
+        fit_gate(DECLARED, EVEN, told, decisions, available, outcomes, ALPHA, 1e9),
+        declared,
+        atol=1e-3,
     )
     nobody = np.zeros(len(told), dtype=bool)
     np.testing.assert_array_equal(
         fit_gate(
             DECLARED,
+            EVEN,
             told[nobody],
             decisions[nobody],
             available[nobody],
@@ -152,6 +156,18 @@ def test_a_heavy_penalty_and_no_rows_leave_the_declared_coefficients() -> None:
         ),
         declared,
     )
+
+
+def test_where_no_trait_tells_the_gate_starts_from_the_given_weights() -> None:
+    """Configuration 2 is nowhere available."""
+    told, decisions, outcomes = planted(4)
+    available = np.ones(told.shape[:2], dtype=bool)
+    available[:, 2] = False
+    start = even_and((0.75, 0.25, 0.0), 0.4, available)
+    found = fit_gate(DECLARED, start, 0 * told, decisions, available, outcomes, ALPHA, 1e9)
+    weight = weights(-(0 * told @ found[:2] + found[2:]), available, 1.0)
+    np.testing.assert_allclose(weight, np.tile([0.65, 0.35, 0.0], (len(told), 1)), atol=1e-3)
+    np.testing.assert_allclose(even_and((0.0, 1.0, 0.0), 1.0, available | True), np.log(1 / 3))
 
 
 def test_every_declared_coefficient_is_of_a_trait_that_some_fleet_has() -> None:
@@ -165,8 +181,8 @@ def test_an_unavailable_configuration_has_no_say() -> None:
     available[:, 2] = False
     other_told, other_decisions = told.copy(), decisions.copy()
     other_told[:, 2], other_decisions[:, 2] = 7.0, 0.0
-    first = fit_gate(DECLARED, told, decisions, available, outcomes, ALPHA, 0.3)
-    second = fit_gate(DECLARED, other_told, other_decisions, available, outcomes, ALPHA, 0.3)
+    first = fit_gate(DECLARED, EVEN, told, decisions, available, outcomes, ALPHA, 0.3)
+    second = fit_gate(DECLARED, EVEN, other_told, other_decisions, available, outcomes, ALPHA, 0.3)
     np.testing.assert_allclose(first, second, atol=1e-9)
 
 

@@ -22,6 +22,7 @@ from tsfm_pipeline.settings import SearchSettings
 pytestmark = pytest.mark.heavy
 
 R, D, K, J, A, H = 60, 2, 3, 4, 3, 5
+TENANTS = np.repeat(np.arange(R // 4), 4)
 NAMES = ("ctx64", "ctx128", "ctx256")
 OFFSETS, SEASON = (60, 120, 180, 1440), 1440
 SETTINGS = SearchSettings(
@@ -51,11 +52,13 @@ def _sample(
     losses = np.abs(decisions - actual[:, :, None]).mean(axis=-1)
     return TuningSample(
         losses=np.repeat(losses[..., None], A + 1, axis=-1),
+        owners=TENANTS,
         archetypes=[""] * R,
         decisions=np.repeat(decisions[:, :, :, None], A, axis=3),
         spread=fields.get("spread", np.ones((R, D, K, H))),
         actual=actual,
         scale=fields.get("scale", np.ones((R, D))),
+        tenants=TENANTS,
     )
 
 
@@ -73,7 +76,6 @@ def _evidence(
         else violations,
         priors={kind: fields.get(kind, flat) for kind in PRIOR_KINDS},
         violation_priors=np.full((R, D, K, A), np.nan),
-        tenants=np.repeat(np.arange(R // 4), 4),
     )
 
 
@@ -176,6 +178,28 @@ def test_averaging_is_chosen_where_errors_cancel() -> None:
         assert tier.figures["softmax"].loss == tier.figures["top_m"].loss == pytest.approx(0.0)
         assert tier.figures["shrunken_argmin"].loss > 0.05
         assert tier.rules["softmax"].temperature < 10.0
+
+
+def test_rules_are_judged_on_tenants_that_did_not_choose_their_constants() -> None:
+    """Each configuration is right at a third of the tenants. Whichever a part's others prefer is
+    right at fewer of the part's own.
+    """
+    lucky = TENANTS % K
+    errors = np.where(np.arange(K) == lucky[:, None, None], 0.0, np.ones((R, D, 1)))
+    nothing = _evidence(np.ones((R, D, K, J)))
+    for alpha, tier in zip(ALPHAS, _tiers(_fit(_sample(errors), nothing)), strict=True):
+        chosen_on_all = (1 - alpha) * 2 / 3
+        assert tier.figures["fixed"].loss > 1.1 * chosen_on_all
+        assert tier.figures["no_harm"].loss > 1.1 * chosen_on_all
+
+
+def test_few_tenants_do_not_replace_the_declared_rule() -> None:
+    side = np.random.default_rng(7).choice([-1.0, 1.0], size=(R, D))
+    errors = np.stack([side, -side, np.full((R, D), 30.0)], axis=-1)
+    sample, evidence = _sample(errors), _evidence(_as_losses(errors))
+    for least, default in ((R // 4, "top_m"), (R // 4 + 1, "gate")):
+        settings = SETTINGS.model_copy(update={"switch_tenants": least})
+        assert {tier.default for tier in _tiers(_fit(sample, evidence, settings))} == {default}
 
 
 def test_the_fixed_configuration_is_kept_where_leaving_it_costs() -> None:
@@ -298,7 +322,7 @@ def test_what_cannot_be_scored_does_not_matter() -> None:
 
 
 def test_figures_stand_beside_the_default_s_with_an_error_over_tenants() -> None:
-    errors = _shuffled(13, 0.0, 1.0, 2.0)
+    errors = _shuffled(13, 0.0, 1.0, 2.0) * [1.0, 1.2, 1.2]  # all parts choose the first one
     noisy = _as_losses(errors) * np.random.default_rng(13).lognormal(sigma=0.5, size=(R, D, K, J))
     for alpha, tier in zip(ALPHAS, _tiers(_fit(_sample(errors), _evidence(noisy))), strict=True):
         assert set(tier.figures) == {*RULES, "corrected", "fixed", "fixed_corrected"}
@@ -356,8 +380,9 @@ def test_a_difference_that_few_tenants_cannot_carry_changes_no_declared_constant
 
 def test_a_single_tuning_tenant_leaves_everything_as_declared() -> None:
     errors = _shuffled(16, 0.0, 2.0, 5.0)
-    alone = replace(_evidence(_as_losses(errors)), tenants=np.zeros(R, dtype=np.int64))
-    for tier in _tiers(_fit(_sample(errors), alone)):
+    nobody_else = np.zeros(R, dtype=np.int64)
+    alone = replace(_sample(errors), owners=nobody_else, tenants=nobody_else)
+    for tier in _tiers(_fit(alone, _evidence(_as_losses(errors)))):
         assert tier.default == "gate"
         assert tier.rules["gate"].model_dump()["coefficients"]["spread"] == pytest.approx(
             SETTINGS.gate_coefficients["spread"], abs=0.1
@@ -429,17 +454,18 @@ def test_alphas_above_the_deciles_are_exceeded_about_as_often_as_they_say(law: s
     tiers = {"gold": HIGHEST_ALPHA, "silver": 0.95}
     alphas = tuple(tiers.values())
     seen, new = _TrueDeciles(LAWS[law], 400, alphas, 0), _TrueDeciles(LAWS[law], 4000, alphas, 1)
+    tenants = np.repeat(np.arange(100), 4)
     sample = TuningSample(
         losses=tier_losses(seen.actual[:, :, None], seen.deciles, (*alphas, 0.5))[0],
+        owners=tenants,
         archetypes=[""] * 400,
         decisions=np.stack([decision_quantile(seen.deciles, alpha) for alpha in alphas], axis=3),
         spread=level_unit(seen.deciles),
         actual=seen.actual,
         scale=np.ones((400, 1)),
+        tenants=tenants,
     )
-    evidence = TuningEvidence(
-        *seen.evidence, seen.priors, seen.violation_priors, np.repeat(np.arange(100), 4)
-    )
+    evidence = TuningEvidence(*seen.evidence, seen.priors, seen.violation_priors)
     settings = SETTINGS.model_copy(
         update={"base_shifts": SearchSettings().base_shifts, "correction_shrinkages": (16.0,)}
     )

@@ -46,10 +46,12 @@ def _sample(
 ) -> TuningSample:
     return TuningSample(
         losses=_losses(0, R, D, A + 1).swapaxes(2, 3) if losses is None else losses,
+        owners=np.arange(R),
         decisions=np.zeros((R, D, K, A, H)) if decisions is None else decisions,
         spread=np.full((R, D, K, H), 2.0),
         actual=np.zeros((R, D, H)) if actual is None else actual,
         scale=np.ones((R, D)),
+        tenants=np.arange(R),
         archetypes=["web"] * (R // 2) + ["batch"] * (R // 4) + [""] * (R // 4),
     )
 
@@ -124,13 +126,12 @@ def test_units_of_the_metrics_do_not_matter() -> None:
     decisions, actual = rng.normal(size=(R, D, K, A, H)), rng.normal(size=(R, D, H))
     scaled = _sample(decisions=decisions, actual=actual)
     units = np.array([1.0, 1e9])
-    raw = TuningSample(
-        scaled.losses,
-        decisions * units[:, None, None, None],
-        scaled.spread * units[:, None, None],
-        actual * units[:, None],
-        scaled.scale * units,
-        scaled.archetypes,
+    raw = replace(
+        scaled,
+        decisions=decisions * units[:, None, None, None],
+        spread=scaled.spread * units[:, None, None],
+        actual=actual * units[:, None],
+        scale=scaled.scale * units,
     )
     assert choose(raw, TIERS) == choose(scaled, TIERS)
 

@@ -115,8 +115,8 @@ EDITS: Mapping[str, tuple[str, str, set[str]]] = {
         MODEL,
     ),
     "how many parts judge the gate": (
-        "GATE_FOLDS = 5",
-        "GATE_FOLDS = 4",
+        "PARTS = 5",
+        "PARTS = 4",
         {"search_policy", "search_bundle"},
     ),
     "how the gate decides": (

@@ -141,7 +141,7 @@ TABLES = (
         "search_policy",
         FLEET,
         "forecasts",
-        6,
+        7,
         question="Which constants of the search, and which shared choice of every rival, do the "
         "tuning tenants support?",
         row="test fold",
@@ -161,7 +161,7 @@ TABLES = (
         "search_bundle",
         FLEET,
         "forecasts",
-        2,
+        3,
         question="What does answering a request need? Also writes it as one file, which any "
         "machine opens without the lake.",
         row="array of the bundle; read `search.bundle` among the reports instead",

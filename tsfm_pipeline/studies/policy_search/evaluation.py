@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.tuning_rows import Schedule, TierRows
-from tsfm_pipeline.baselines.combinations import one_hot, reachable
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.limits import emitted
 from tsfm_pipeline.evaluation.protocol import headline_tier
@@ -114,7 +113,8 @@ def score(view: View, fitted: FittedFold, fold: int) -> Scored:
             f"fleet {rows.fleet!r}: no request of the tenants of fold {fold} can be scored"
         )
     worst = worst[counted]  # [M, A + 1]
-    sample = tuning_sample(view, requests, members, np.empty((0, rows.n_metrics, len(members), 0)))
+    none, no_losses = requests[:0], np.empty((0, rows.n_metrics, len(members), 0))
+    sample = tuning_sample(view, requests, members, none, no_losses)
     evidence = tuning_evidence(view, requests, members, fitted.experience, fitted.index)
     available = given(sample.decisions)
     usable = counted & available.any(axis=-1)
@@ -128,9 +128,7 @@ def score(view: View, fitted: FittedFold, fold: int) -> Scored:
         weight = part.weights(policy.tiers[tier].rule())
         decisions.append(part.decide(weight, policy.tiers[tier].correction))
         choice = fitted.choices.tiers[tier]
-        fixed_weight = reachable(
-            one_hot(choice.fixed_config, len(members)), part.available, choice.fallback_config
-        )
+        fixed_weight = choice.fixed_weights(part.available)
         fixed_decisions.append(part.decide(fixed_weight))
         if tier == headline:
             medians = view.at(rows.decisions[..., -1, :], requests, members)[usable]

@@ -208,7 +208,7 @@ def fit_fold(view: View, fold: int) -> FittedFold:
         np.ones(len(members), dtype=bool),
         view.steps,
         rows.season,
-        tuning_sample(view, drawn, members, scaled),
+        tuning_sample(view, drawn, members, known, scaled),
         tuning_evidence(view, drawn, members, experience, index),
         rows.alphas,
         only_deciding=True,
@@ -275,16 +275,22 @@ def _experience(
     return TenantExperience.from_requests(grids[0], ids, grids[1])
 
 
-def tuning_sample(view: View, requests: Ints, members: Ints, scaled: Floats) -> TuningSample:
-    """Return forecasts and outcomes of some requests, with scaled losses of all fitting ones."""
+def tuning_sample(
+    view: View, requests: Ints, members: Ints, known: Ints, scaled: Floats
+) -> TuningSample:
+    """Return forecasts and outcomes of some requests, with scaled losses of all fitting ones, which
+    are `known`.
+    """
     rows = view.rows
     return TuningSample(
         losses=scaled,
+        owners=rows.tenants[known],
         archetypes=[""] * len(scaled),
         decisions=view.at(rows.decisions, requests, members)[..., : view.n_tiers, :],
         spread=view.at(rows.spread, requests, members),
         actual=rows.actual[requests],
         scale=rows.scale[requests],
+        tenants=rows.tenants[requests],
         limits=rows.limits,
     )
 
@@ -308,7 +314,6 @@ def tuning_evidence(
         violations=view.evidence_at(rows.evidence_violations, requests, members),
         priors={kind: prior.astype(np.float32) for kind, prior in priors.items()},
         violation_priors=request_violations(known, found, own_ids).astype(np.float32),
-        tenants=rows.tenants[requests],
     )
 
 

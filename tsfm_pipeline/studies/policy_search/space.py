@@ -31,9 +31,10 @@ NOT_SEARCHED = (
     "portfolio_tenants",
     "ranked_size",
     "single_requests",
+    "switch_tenants",
 )
-"""Fields that no policy may change. A seed and the sizes of samples change figures by chance, and a
-search over chance finds what does not last."""
+"""Fields that no policy may change. A seed, the sizes of samples and the number of tenants that a
+rule's choice needs change figures by chance, and a search over chance finds what does not last."""
 MOST_NAMED = 2
 """Numbers of a list that are named as added or removed; of more changes, both lists are shown."""
 MOST_TRIES = 50
@@ -86,6 +87,7 @@ _KINDS: dict[str, Kind] = {
     "ensemble_epsilons": SomeOf((0.0, 0.02, 0.05, 0.1, 0.2, 0.5), numeric=True),
     "gate_traits": SomeOf(ALL_TRAITS, least=2, all_is_none=True),
     "gate_ridge": OneOf((0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
+    "gate_even_share": OneOf((0.1, 0.2, 0.3, 0.5, 0.7, 1.0)),
     "gate_coefficients": Coefficients(DEFAULT.gate_coefficients, ALL_TRAITS),
     "level_correction": OneOf((True, False)),
     "base_shifts": OneOf(

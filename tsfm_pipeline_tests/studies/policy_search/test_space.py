@@ -59,7 +59,7 @@ def test_moves_end_at_another_policy_and_depend_on_the_seed_alone() -> None:
             moved, again = (move(policy, np.random.default_rng(seed), 1) for _ in range(2))
             assert moved.digest == again.digest != policy.digest
             space.require_allowed(moved)
-    numbers = {space.stepped(policy, np.random.default_rng(s), 1).n_changes for s in range(60)}
+    numbers = {space.stepped(policy, np.random.default_rng(s), 1).n_changes for s in range(120)}
     assert numbers == {1, 2, 3}  # a change is taken back, altered, or added
 
 
