@@ -115,7 +115,10 @@ class SearchSettings(BaseModel):
         description="the search space: `config_portfolio` chooses among these on tuning tenants",
     )
     portfolio_size: int = Field(
-        8, ge=1, description="configurations per request; the first of the portfolio's ranks"
+        8,
+        ge=1,
+        description="configurations per request, at most: the first of the portfolio's ranks, as "
+        "long as the set's cost on tuning tenants falls",
     )
     ranked_size: int = Field(
         32,

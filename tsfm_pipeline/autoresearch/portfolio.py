@@ -36,10 +36,21 @@ class PortfolioSample(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """The order in which candidates enter the set, as positions, and the set's cost after each."""
+    """The order in which candidates enter the set, as positions, the set's cost after each, and how
+    many of them enter in any case.
+    """
 
     order: list[int]
     costs: list[float]
+    n_required: int
+
+    def portfolio(self, at_most: int) -> list[int]:
+        """Return the cheapest of the sets of up to `at_most` members, the smallest of them if
+        several cost the same; whoever enters in any case is in it as far as there is room.
+        """
+        most = min(len(self.order), at_most)
+        sizes = range(min(self.n_required, most), most + 1)
+        return self.order[: min(sizes, key=lambda size: self.costs[size - 1])]
 
 
 def choose_portfolio(
@@ -51,7 +62,7 @@ def choose_portfolio(
     answering: NDArray[np.bool_],
     last_resort: int,
 ) -> Ranking:
-    """Rank the candidates; the first `settings.portfolio_size` of them are the portfolio.
+    """Rank the candidates; the portfolio are up to `settings.portfolio_size` of the first ones.
 
     single_losses [..., C, A]: scaled losses that the best single candidates are chosen by. n_tokens
     [C]: see `request_tokens`. answering [C]: see `answers_like`. If the portfolio would contain no
@@ -61,7 +72,7 @@ def choose_portfolio(
     singles = best_singles(single_losses)
     size = settings.ranked_size
     ranking = rank_configs(settings, *sample, alphas, singles, size, n_tokens)
-    if answering[ranking.order[: settings.portfolio_size]].any():
+    if answering[ranking.portfolio(settings.portfolio_size)].any():
         return ranking
     return rank_configs(settings, *sample, alphas, singles, size, n_tokens, required=(last_resort,))
 
@@ -119,7 +130,7 @@ def rank_configs(
     n_tokens: NDArray[np.integer] | None = None,
     required: tuple[int, ...] = (),
 ) -> Ranking:
-    """Return the order in which candidates enter the set, and the set's cost after each.
+    """Return the order in which candidates enter the set, with the set's cost after each.
 
     decisions, evidence, actual and scale: see `PortfolioSample`; singles [A], the best single
     candidate at each alpha; n_tokens [C] that a candidate and its validation take for one series
@@ -212,7 +223,7 @@ def rank_configs(
         costs.append(trials[chosen])
         total += weights[:, best, :, None] * given[:, best]
         weight += weights[:, best]
-    return Ranking(order, costs)
+    return Ranking(order, costs, len(first))
 
 
 def _weights(

@@ -106,6 +106,11 @@ _COLUMNS = (
         "single one's",
         "ratio",
     ),
+    Column(
+        "member",
+        FLAG,
+        "the configuration is in the portfolio: the set up to the last such rank costs least",
+    ),
     Column("offset_steps", INT64, "how far before the request the validation origin lies", "steps"),
     Column("method", TEXT, "baseline, rival, single configuration or search"),
     Column("chosen", TEXT, "the configuration of largest weight"),

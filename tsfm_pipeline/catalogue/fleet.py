@@ -45,6 +45,15 @@ NO_RUN = "tsfm-pipeline"
 """The run id under which a command holds a fleet's lock if no Dagster run started it."""
 
 
+def _by_fold(rows: pl.DataFrame) -> dict[int, tuple[ForecastConfig, ...]]:
+    """Return the configurations of each test fold, in the order of the rows of the portfolio."""
+    groups = rows.group_by("fold", maintain_order=True)
+    return {
+        int(fold): tuple(map(ForecastConfig.from_name, of_fold["config"]))
+        for (fold,), of_fold in groups
+    }
+
+
 def open_workspace_fleet(settings: Settings, name: str, run_id: str = NO_RUN) -> "Fleet":
     """Return the fleet of that name under these settings. Raises ValueError, with the known names,
     if there is none, and `FleetSpecError` if its file is wrong. No other fleet's file is read.
@@ -152,12 +161,16 @@ class Fleet:
     @cached_property
     def _ranked(self) -> dict[int, tuple[ForecastConfig, ...]]:
         """Each test fold's ranked configurations, best first."""
-        table = self.tables.read("config_portfolio").sort("fold", "rank")
-        groups = table.group_by("fold", maintain_order=True)
-        return {
-            int(fold): tuple(map(ForecastConfig.from_name, rows["config"]))
-            for (fold,), rows in groups
-        }
+        return _by_fold(self._portfolio_rows)
+
+    @cached_property
+    def _members(self) -> dict[int, tuple[ForecastConfig, ...]]:
+        """Each test fold's portfolio, best first."""
+        return _by_fold(self._portfolio_rows.filter("member"))
+
+    @cached_property
+    def _portfolio_rows(self) -> pl.DataFrame:
+        return self.tables.read("config_portfolio").sort("fold", "rank")
 
     def ranked_configs(self, fold: int) -> tuple[ForecastConfig, ...]:
         """Return up to `ranked_size` configurations chosen on the tuning tenants of a test fold, in
@@ -170,19 +183,14 @@ class Fleet:
         """The K configurations of the grid: every test fold's portfolio, in the order of the
         candidates, and then those for histories too short for any candidate.
         """
-        chosen = {
-            config
-            for ranked in self._ranked.values()
-            for config in ranked[: self.settings.search.portfolio_size]
-        }
+        chosen = {config for members in self._members.values() for config in members}
         listed = candidates(self.settings.search)
         further = sorted(chosen.difference(listed), key=lambda config: config.context_len)
         return (*(config for config in listed if config in chosen), *further)
 
     def portfolio_mask(self, fold: int) -> NDArray[np.bool_]:
         """Return which of the K configurations are in the portfolio of a test fold, bool [K]."""
-        portfolio = self._ranked[fold][: self.settings.search.portfolio_size]
-        return np.array([config in portfolio for config in self.configs], dtype=bool)
+        return np.array([config in self._members[fold] for config in self.configs], dtype=bool)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ Parameters = dict[str, Any]
 CHOOSING = (
     "candidates",
     "ranked_size",
+    "portfolio_size",
     "portfolio_tenants",
     "portfolio_origins",
     "single_requests",
@@ -80,8 +81,7 @@ def model(context: FingerprintContext) -> Parameters:
 
 def forecasts(context: FingerprintContext) -> Parameters:
     """Return what decides the grid of forecasts."""
-    size = context.settings.search.portfolio_size
-    return {**model(context), "portfolio_size": size, "deciles": context.protocol.deciles}
+    return {**model(context), "deciles": context.protocol.deciles}
 
 
 def portfolio(context: FingerprintContext) -> Parameters:

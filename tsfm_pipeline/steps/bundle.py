@@ -193,7 +193,7 @@ def _live_portfolio(fleet: Fleet, tuners: NDArray[np.int64]) -> NDArray[np.bool_
     scored = valid[:, None] & np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [R, D]
     decisions = within[scored]  # [M, K, A, H]
     evidence = validation_arrays(fleet, requests)[0][scored][:, :, : search.recent_origins]
-    order, _ = rank_configs(
+    ranking = rank_configs(
         search,
         decisions,
         evidence,
@@ -204,7 +204,8 @@ def _live_portfolio(fleet: Fleet, tuners: NDArray[np.int64]) -> NDArray[np.bool_
         search.portfolio_size,
         request_tokens(fleet.configs, fleet.offsets),
     )
-    return np.isin(np.arange(len(fleet.configs)), order)
+    members = ranking.portfolio(search.portfolio_size)
+    return np.isin(np.arange(len(fleet.configs)), members)
 
 
 def _fixed(fleet: Fleet, choices: SharedChoices) -> dict[str, FixedChoice]:

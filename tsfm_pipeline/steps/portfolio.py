@@ -65,7 +65,7 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
                 "period, so no configurations can be chosen; give the fleet more history or fewer "
                 "gaps"
             )
-        order, costs = choose_portfolio(
+        ranking = choose_portfolio(
             search,
             PortfolioSample(decisions[usable], evidence[usable], actual[usable], scale[usable]),
             single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]],
@@ -74,15 +74,15 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
             answering,
             configs.index(last_resort),
         )
-        names = [configs[c].name for c in order]
-        ranks = np.arange(len(order), dtype=np.int32)
+        ranks = np.arange(len(ranking.order), dtype=np.int32)
         frames.append(
             pl.DataFrame(
                 {
-                    "fold": np.full(len(order), fold, np.int32),
+                    "fold": np.full(len(ranks), fold, np.int32),
                     "rank": ranks,
-                    "config": names,
-                    "set_cost": costs,
+                    "config": [configs[c].name for c in ranking.order],
+                    "set_cost": ranking.costs,
+                    "member": ranks < len(ranking.portfolio(search.portfolio_size)),
                 }
             )
         )
@@ -194,9 +194,7 @@ def _sample(
 
 def describe_portfolio(fleet: Fleet) -> dict[str, Any]:
     """Return each fold's portfolio and the cost of the set, for display."""
-    table = fleet.tables.read("config_portfolio").filter(
-        pl.col("rank") < fleet.settings.search.portfolio_size
-    )
+    table = fleet.tables.read("config_portfolio").filter("member")
     portfolios = {
         f"fold {fold}": {
             "portfolio": rows["config"].to_list(),

@@ -7,6 +7,7 @@ import pytest
 
 from tsfm_pipeline.autoresearch.portfolio import (
     PortfolioSample,
+    Ranking,
     answers_like,
     best_singles,
     choose_portfolio,
@@ -55,7 +56,7 @@ def rank(
     """The portfolio of a problem whose best single candidates are chosen on its own requests,
     unless they are given.
     """
-    return rank_configs(
+    order, costs, _ = rank_configs(
         SearchSettings(**settings),
         decisions,
         evidence,
@@ -67,6 +68,7 @@ def rank(
         n_tokens,
         required,
     )
+    return order, costs
 
 
 def losses_of(decisions: np.ndarray, actual: np.ndarray) -> np.ndarray:
@@ -164,6 +166,17 @@ def test_the_set_is_averaged_at_the_temperature_and_with_the_prior_weight_of_the
     assert rank(*problem(), 3, portfolio_prior_weight=1e6)[1][-1] > 1.3 * followed
 
 
+def test_the_portfolio_ends_where_its_cost_stops_falling() -> None:
+    ranking = Ranking([4, 2, 0, 3, 1], [1.0, 0.9, 0.8, 0.8, 0.79], n_required=1)
+    assert ranking.portfolio(5) == [4, 2, 0, 3, 1]
+    assert ranking.portfolio(4) == [4, 2, 0], "of two that cost the same, the smaller one"
+    assert ranking.portfolio(2) == [4, 2]
+    rising = Ranking([4, 2, 0, 3], [0.9, 0.95, 1.0, 1.1], n_required=2)
+    assert rising.portfolio(4) == [4, 2], "who enters in any case is a member"
+    assert rising.portfolio(1) == rising.portfolio(1)[:1] == [4]
+    assert Ranking([4], [1.0], n_required=3).portfolio(8) == [4]
+
+
 def choose(last_resort: int, answering: list[int], size: int = 3) -> list[int]:
     decisions, evidence, actual, scale = problem()
     return choose_portfolio(
@@ -178,10 +191,13 @@ def choose(last_resort: int, answering: list[int], size: int = 3) -> list[int]:
 
 
 def test_the_last_resort_enters_where_no_member_of_the_portfolio_answers_all_that_it_can() -> None:
-    free = rank(*problem(), 4)[0]
+    free, costs = rank(*problem(), 4)
     assert choose(3, [0, 3]) == free
+    assert choose(3, [free[2]]) == free, "it is among the ranks that make up the portfolio"
     assert choose(3, [3]) == [0, 3, *free[1:3]]
-    assert choose(3, [3], size=4) == free, "it is among the ranks that make up the portfolio"
+    assert free[3] == 3
+    assert costs[3] >= costs[2]
+    assert choose(3, [3], size=4) == [0, 3, *free[1:3]], "there is room, but the cost would rise"
 
 
 def test_a_configuration_answers_like_the_last_resort_if_it_needs_no_more_history() -> None:

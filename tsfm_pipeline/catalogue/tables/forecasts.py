@@ -52,13 +52,13 @@ TABLES = (
         "config_portfolio",
         FLEET,
         "forecasts",
-        5,
+        6,
         question="Which few of the candidate configurations together serve the tuning tenants "
         "best?",
         row="test fold and rank",
         inputs=("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"),
         parameters=parameters.portfolio,
-        columns=columns("fold", "rank", "config", "set_cost"),
+        columns=columns("fold", "rank", "config", "set_cost", "member"),
         key=("fold", "rank"),
     ),
     Table(
@@ -161,7 +161,7 @@ TABLES = (
         "search_bundle",
         FLEET,
         "forecasts",
-        3,
+        4,
         question="What does answering a request need? Also writes it as one file, which any "
         "machine opens without the lake.",
         row="array of the bundle; read `search.bundle` among the reports instead",

@@ -253,7 +253,7 @@ def _portfolio(view: View, fitting: Ints) -> Ints:
         answering,
         last_resort,
     )
-    return np.asarray(own[sorted(ranking.order)])
+    return np.asarray(own[sorted(ranking.portfolio(search.portfolio_size))])
 
 
 def _experience(
