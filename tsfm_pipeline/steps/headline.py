@@ -17,6 +17,11 @@ from tsfm_pipeline.evaluation.statistics import (
     two_way_bootstrap,
 )
 
+SCALE_FLOOR = 0.5
+"""Least scale of a series under `floored_loss`, in units of the median standard deviation of its
+metric's series before the test period. Without a floor, one jump of a series that was at rest can
+cost more than all other requests.
+"""
 METHODS_AT_ONCE = 8
 """Number of methods whose scores are joined with their requests at the same time."""
 
@@ -32,13 +37,20 @@ def request_losses(
     """
     wanted = _quoted(fleet.protocol.tiers if tiers is None else tiers)
     sql = f"""
+        WITH series AS (
+            SELECT metric, tenant_number, min(std_scale) AS std_scale
+            FROM request_targets WHERE NOT isnan(scale) GROUP BY metric, tenant_number
+        ), typical AS (SELECT metric, median(std_scale) AS std_scale FROM series GROUP BY metric)
         SELECT s.*, t.scale, t.std_scale, r.tenant_id,
                CAST(r.origin_time AS DATE) AS day, r.origin_step,
                COALESCE(m.archetype, '') AS archetype, s.slack / t.scale AS scaled_slack,
                s.shortfall / t.scale AS scaled_shortfall,
-               s.loss / t.std_scale AS std_scaled_loss, s.crps / t.scale AS scaled_crps
+               s.loss / t.std_scale AS std_scaled_loss,
+               s.loss / greatest(t.scale, {SCALE_FLOOR} * typical.std_scale) AS floored_loss,
+               s.crps / t.scale AS scaled_crps
         FROM scored_forecasts s
         JOIN request_targets t USING (request_id, metric)
+        JOIN typical USING (metric)
         JOIN forecast_requests r USING (request_id)
         JOIN tenant_manifest m ON m.tenant_number = s.tenant_number
         WHERE r.valid AND NOT isnan(t.scale)
@@ -63,6 +75,7 @@ def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
     means = [
         "scaled_loss",
         "std_scaled_loss",
+        "floored_loss",
         "violation_rate",
         "scaled_slack",
         "scaled_shortfall",

@@ -143,6 +143,8 @@ def headline(
                 n_failed_fixed=0,
                 fixed_config="ctx2048" if i else "ctx7200-r15",
                 std_scaled_ratio=Estimate(ratio + 0.004, low, high + 0.01),
+                floored_ratio=of("search", shifts[tier] - 0.002),
+                floored_largest_request_share=0.012,
                 leave_one_out_ratio_min=ratio - 0.006,
                 leave_one_out_ratio_max=ratio + 0.009,
                 tenant_ratio=of("search", shifts[tier] - 0.004),

@@ -22,7 +22,8 @@ def test_a_gain_is_stated_with_ratio_interval_and_sample():
         "On demo, choosing the configuration per request cost 3.1 % less than the best fixed "
         "configuration at the standard "
         "tier (ratio 0.969, 95 % interval 0.941 to 0.998, 288 requests of 24 tenants). Every "
-        "tenant counted alike, the ratio is 0.965 (0.937 to 0.994)."
+        "tenant counted alike, the ratio is 0.965 (0.937 to 0.994); with a floor under the scales of "
+        "series at rest, 0.967 (0.939 to 0.996)."
     )
 
 
@@ -33,12 +34,14 @@ def test_where_tenants_counted_alike_say_otherwise_the_dearest_request_is_told()
         standard_tenant_ratio_low=0.94,
         standard_tenant_ratio_high=0.98,
         standard_largest_request_share=0.42,
+        standard_floored_largest_request_share=0.11,
     )
     effect, sentence = headline_answer(report)
     assert effect == "loss", "the ratio of sums decides"
     assert sentence.endswith(
-        "Every tenant counted alike, the ratio is 0.960 (0.940 to 0.980). The two do not agree; "
-        "the dearest request alone is 42.0 % of the fixed configuration's cost."
+        "Every tenant counted alike, the ratio is 0.960 (0.940 to 0.980); with a floor under the "
+        "scales of series at rest, 1.040 (1.009 to 1.078). The three do not agree; the dearest "
+        "request alone is 42.0 % of the fixed configuration's cost, and 11.0 % with the floor."
     )
 
 

@@ -140,7 +140,8 @@ def test_the_criteria_are_judged_one_to_ten(mini_fleet: Fleet) -> None:
 def test_latency_is_stated_per_stage_and_size(mini_fleet: Fleet) -> None:
     report = read_report(mini_fleet, "latency_report")
     table = pl.DataFrame(report["table_latency"])
-    assert sorted(table["k"].unique()) == [1, 6]
+    timed = mini_fleet.settings.evaluation.latency_sizes
+    assert sorted(table["k"].unique()) == sorted({*timed, report["portfolio_size"]})
     for _, part in table.group_by("k"):
         p95 = dict(part.select("stage", "p95_ms").iter_rows())
         assert {"retrieval", "forecast", "decision", "total"} <= p95.keys()

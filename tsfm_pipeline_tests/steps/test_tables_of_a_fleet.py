@@ -16,6 +16,7 @@ from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, METHODS, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.parts import SCHEMA_VERSION
 from tsfm_pipeline.steps.cold_start import STRATEGIES
+from tsfm_pipeline.steps.headline import request_losses
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 
 N_TEST = N_TENANTS // 2
@@ -180,6 +181,25 @@ def test_deciles_never_decrease(mini_fleet: Fleet, table: str) -> None:
 def test_forecasts_stay_within_the_bounds_of_the_fleet(mini_fleet: Fleet) -> None:
     forecast = mini_fleet.tables.read("forecast_grid", columns=["forecast"])["forecast"].to_numpy()
     assert np.nanmin(forecast) >= 0
+
+
+def test_no_scale_with_a_floor_is_below_half_the_typical_deviation_of_the_metric(
+    mini_fleet: Fleet,
+) -> None:
+    losses = request_losses(mini_fleet, [SEARCH], ["standard"])
+    targets = mini_fleet.tables.read(
+        "request_targets", columns=["tenant_number", "metric", "std_scale"]
+    )
+    series = targets.unique(["tenant_number", "metric"])
+    typical = series.group_by("metric").agg(pl.col("std_scale").median().alias("typical"))
+    own = losses.join(typical, on="metric")
+    assert own.height == losses.height
+    scale = own["loss"].to_numpy() / own["floored_loss"].to_numpy()
+    floored = own["scale"].to_numpy() < 0.5 * own["typical"].to_numpy()
+    assert 0 < floored.sum() < len(floored)
+    expected = np.where(floored, 0.5 * own["typical"].to_numpy(), own["scale"].to_numpy())
+    positive = own["loss"].to_numpy() > 0
+    np.testing.assert_allclose(scale[positive], expected[positive], rtol=1e-6)
 
 
 def test_every_method_is_scored_on_the_same_requests(mini_fleet: Fleet) -> None:

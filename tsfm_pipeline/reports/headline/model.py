@@ -36,6 +36,14 @@ class HeadlineOfTier(Figures):
     n_failed_fixed: int = item("count", "valid requests without an answer of the fixed")
     fixed_config: str = item("", "the configuration to beat, per test fold")
     std_scaled_ratio: Estimate = item("ratio", "the ratio under scaling by standard deviation")
+    floored_ratio: Estimate = item(
+        "ratio",
+        "the ratio where no series has a scale below half the median standard deviation of its "
+        "metric's series",
+    )
+    floored_largest_request_share: Number = item(
+        "share", "of the one dearest request in all losses of the fixed configuration, so scaled"
+    )
     leave_one_out_ratio_min: Number = item("ratio", "least ratio with one series left out")
     leave_one_out_ratio_max: Number = item("ratio", "largest ratio with one series left out")
     tenant_ratio: Estimate = item(

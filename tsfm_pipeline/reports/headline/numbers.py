@@ -5,7 +5,6 @@ What belongs here: the contents of `headline_report`. What does not: aggregated 
 (`steps.headline`), single scores (`steps.scores`), statistics (`evaluation.statistics`).
 """
 
-import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -65,6 +64,7 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
         a, b = (losses_of(overall, tier, method) for method in (SEARCH, FIXED))
         tenant, day = a["tenant_number"].to_numpy(), a["day"].cast(pl.Int32).to_numpy()
         std = compared(a, b, "std_scaled_loss", **evaluation.group_bootstrap)
+        floored = compared(a, b, "floored_loss", **evaluation.bootstrap)
         losses_a, losses_b = (frame["scaled_loss"].to_numpy() for frame in (a, b))
         alike = geometric_mean_ratio(losses_a, losses_b, tenant, day, **evaluation.bootstrap)
         dear += _dear_requests(tier, a, b, requests)
@@ -92,10 +92,12 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
             n_failed_fixed=fixed.n_failed,
             fixed_config=", ".join(fixed_configs),
             std_scaled_ratio=Estimate(std.ratio, std.low, std.high),
+            floored_ratio=Estimate(floored.ratio, floored.low, floored.high),
+            floored_largest_request_share=_largest_share(b["floored_loss"]),
             leave_one_out_ratio_min=left_out.lowest,
             leave_one_out_ratio_max=left_out.highest,
             tenant_ratio=Estimate(alike.ratio, alike.low, alike.high),
-            largest_request_share=float(ratio_of(np.nanmax(losses_b), np.nansum(losses_b))),
+            largest_request_share=_largest_share(b["scaled_loss"]),
             mean_log_ratio=log_ratio.mean,
             n_tenants_cheaper=cheaper if tier == protocol.headline_tier else None,
             headroom_cross_fitted=headroom.cross_fitted,
@@ -146,6 +148,12 @@ def _dear_requests(
             pl.col("origin_time").dt.strftime("%Y-%m-%dT%H:%M:%S%:z"), tier=pl.lit(tier)
         )
     )
+
+
+def _largest_share(losses: pl.Series) -> float:
+    """Return the largest one's share in the sum of the losses that are known."""
+    known = losses.drop_nans().to_numpy()
+    return float(ratio_of(known.max(initial=0.0), known.sum()))
 
 
 def _groups(scores: pl.DataFrame, scope: str) -> tuple[GroupRow, ...]:

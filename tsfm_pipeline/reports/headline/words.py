@@ -69,16 +69,20 @@ def headline_answer(report: HeadlineReport) -> Answer:
 
 
 def _every_tenant_alike(report: HeadlineReport) -> str:
-    """Return the ratio in which every tenant counts alike, and how much one request weighs where
-    that ratio has another effect.
+    """Return the ratios in which every tenant counts alike and in which scales have a floor, and
+    how much one request weighs where the effects differ.
     """
     own = report.tiers[report.headline_tier]
-    sentence = f"Every tenant counted alike, the ratio is {ratio_interval(*own.tenant_ratio)}"
-    if effect_of(*own.tenant_ratio) == effect_of(*own.ratio):
+    sentence = (
+        f"Every tenant counted alike, the ratio is {ratio_interval(*own.tenant_ratio)}; with a "
+        f"floor under the scales of series at rest, {ratio_interval(*own.floored_ratio)}"
+    )
+    if len({effect_of(*one) for one in (own.ratio, own.tenant_ratio, own.floored_ratio)}) == 1:
         return f"{sentence}."
     return (
-        f"{sentence}. The two do not agree; the dearest request alone is "
-        f"{percent(own.largest_request_share)} of the fixed configuration's cost."
+        f"{sentence}. The three do not agree; the dearest request alone is "
+        f"{percent(own.largest_request_share)} of the fixed configuration's cost, and "
+        f"{percent(own.floored_largest_request_share)} with the floor."
     )
 
 

@@ -87,6 +87,7 @@ def test_a_request_of_which_one_metric_failed_has_failed() -> None:
             **dict.fromkeys(
                 (
                     "std_scaled_loss",
+                    "floored_loss",
                     "violation_rate",
                     "scaled_slack",
                     "scaled_shortfall",
