@@ -22,7 +22,9 @@ from tsfm_pipeline.reports.acceptance.criteria import (
     with_tiers,
 )
 from tsfm_pipeline.reports.acceptance.model import Criterion
+from tsfm_pipeline.reports.acceptance.numbers import _latency
 from tsfm_pipeline.reports.shared.model import Estimate
+from tsfm_pipeline_tests.reports.latency.factory import latency
 
 
 def test_there_are_ten_criteria_and_each_says_its_target() -> None:
@@ -173,3 +175,13 @@ def test_titles_name_a_fleets_own_tiers() -> None:
         == "paired win rate of the search, silver tier"
     )
     assert "gold > silver > iron: smallest" in with_tiers(judge_tier_order({}), tiers).title
+
+
+def test_the_latency_that_is_judged_is_that_of_eight_configurations_where_they_were_timed() -> None:
+    report = latency()
+    assert report.portfolio_size == 8
+    smaller = report.model_copy(update={"portfolio_size": 4})
+    assert _latency(smaller)[0].reached == _latency(report)[0].reached
+    untimed = {name: size for name, size in smaller.sizes.items() if name != "k8"}
+    own = smaller.sizes["k4"].p95_latency_ms
+    assert _latency(smaller.model_copy(update={"sizes": untimed}))[0].reached == own
