@@ -118,7 +118,7 @@ class SearchSettings(BaseModel):
         8,
         ge=1,
         description="configurations per request, at most: the first of the portfolio's ranks, as "
-        "long as the set's cost on tuning tenants falls",
+        "long as each saves more on tuning tenants than its tokens cost (`token_price`)",
     )
     ranked_size: int = Field(
         32,

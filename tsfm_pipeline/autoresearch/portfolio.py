@@ -36,21 +36,23 @@ class PortfolioSample(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """The order in which candidates enter the set, as positions, the set's cost after each, and how
-    many of them enter in any case.
+    """The order in which candidates enter the set, as positions, the set's cost after each, that
+    cost with the price of the members' tokens, and how many candidates enter in any case.
     """
 
     order: list[int]
     costs: list[float]
+    priced_costs: list[float]
     n_required: int
 
     def portfolio(self, at_most: int) -> list[int]:
-        """Return the cheapest of the sets of up to `at_most` members, the smallest of them if
-        several cost the same; whoever enters in any case is in it as far as there is room.
+        """Return the cheapest of the sets of up to `at_most` members, prices included, the smallest
+        of them if several cost the same; whoever enters in any case is in it as far as there is
+        room.
         """
         most = min(len(self.order), at_most)
         sizes = range(min(self.n_required, most), most + 1)
-        return self.order[: min(sizes, key=lambda size: self.costs[size - 1])]
+        return self.order[: min(sizes, key=lambda size: self.priced_costs[size - 1])]
 
 
 def choose_portfolio(
@@ -223,7 +225,7 @@ def rank_configs(
         costs.append(trials[chosen])
         total += weights[:, best, :, None] * given[:, best]
         weight += weights[:, best]
-    return Ranking(order, costs, len(first))
+    return Ranking(order, costs, (costs + np.cumsum(price[order])).tolist(), len(first))
 
 
 def _weights(

@@ -109,7 +109,8 @@ _COLUMNS = (
     Column(
         "member",
         FLAG,
-        "the configuration is in the portfolio: the set up to the last such rank costs least",
+        "the configuration is in the portfolio: the set up to the last such rank costs least, "
+        "the price of its tokens included",
     ),
     Column("offset_steps", INT64, "how far before the request the validation origin lies", "steps"),
     Column("method", TEXT, "baseline, rival, single configuration or search"),

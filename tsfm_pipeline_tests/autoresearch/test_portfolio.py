@@ -56,7 +56,7 @@ def rank(
     """The portfolio of a problem whose best single candidates are chosen on its own requests,
     unless they are given.
     """
-    order, costs, _ = rank_configs(
+    order, costs, *_ = rank_configs(
         SearchSettings(**settings),
         decisions,
         evidence,
@@ -167,14 +167,28 @@ def test_the_set_is_averaged_at_the_temperature_and_with_the_prior_weight_of_the
 
 
 def test_the_portfolio_ends_where_its_cost_stops_falling() -> None:
-    ranking = Ranking([4, 2, 0, 3, 1], [1.0, 0.9, 0.8, 0.8, 0.79], n_required=1)
+    costs = [1.0, 0.9, 0.8, 0.8, 0.79]
+    ranking = Ranking([4, 2, 0, 3, 1], costs, costs, n_required=1)
     assert ranking.portfolio(5) == [4, 2, 0, 3, 1]
     assert ranking.portfolio(4) == [4, 2, 0], "of two that cost the same, the smaller one"
     assert ranking.portfolio(2) == [4, 2]
-    rising = Ranking([4, 2, 0, 3], [0.9, 0.95, 1.0, 1.1], n_required=2)
+    priced = ranking._replace(priced_costs=[1.0, 0.91, 0.82, 0.83, 0.84])
+    assert priced.portfolio(5) == [4, 2, 0], "the last one saves less than its tokens cost"
+    rising = Ranking([4, 2, 0, 3], *2 * [[0.9, 0.95, 1.0, 1.1]], n_required=2)
     assert rising.portfolio(4) == [4, 2], "who enters in any case is a member"
     assert rising.portfolio(1) == rising.portfolio(1)[:1] == [4]
-    assert Ranking([4], [1.0], n_required=3).portfolio(8) == [4]
+    assert Ranking([4], [1.0], [1.0], n_required=3).portfolio(8) == [4]
+
+
+def test_the_price_of_the_tokens_is_part_of_what_ends_the_portfolio() -> None:
+    decisions, evidence, actual, scale = problem()
+    singles = best_singles(losses_of(decisions, actual))
+    rest = (decisions, evidence, actual, scale, ALPHAS, singles, 4, TOKENS)
+    free, dear = (rank_configs(SearchSettings(token_price=price), *rest) for price in (0.0, 1e-3))
+    assert free.priced_costs == free.costs
+    np.testing.assert_allclose(
+        np.subtract(dear.priced_costs, dear.costs), 1e-3 * np.cumsum(TOKENS[dear.order])
+    )
 
 
 def choose(last_resort: int, answering: list[int], size: int = 3) -> list[int]:

@@ -52,7 +52,7 @@ TABLES = (
         "config_portfolio",
         FLEET,
         "forecasts",
-        6,
+        7,
         question="Which few of the candidate configurations together serve the tuning tenants "
         "best?",
         row="test fold and rank",
@@ -161,7 +161,7 @@ TABLES = (
         "search_bundle",
         FLEET,
         "forecasts",
-        4,
+        5,
         question="What does answering a request need? Also writes it as one file, which any "
         "machine opens without the lake.",
         row="array of the bundle; read `search.bundle` among the reports instead",
