@@ -100,9 +100,7 @@ def graph_losses(fleet: Fleet) -> NDArray[np.floating]:
 def test_the_default_policy_costs_what_the_fleet_graph_pays(
     study: StudyFleet, graph: Fleet
 ) -> None:
-    """To the digit in folds in which both choose the same portfolio. In the others, whose sets of
-    several sizes cost the same but for the rounding of what the study keeps, nearly so.
-    """
+    """In folds in which both choose the same portfolio."""
     found = scored(study, Policy(), Policy())
     assert len(found.tenants) == N_TENANTS * N_ORIGINS
     assert not found.failed.any()
@@ -114,15 +112,14 @@ def test_the_default_policy_costs_what_the_fleet_graph_pays(
     n_compared = 0
     for fold in np.unique(folds):
         fitted = fit_fold(View(rows, DEFAULT), int(fold))
-        same = fitted.policy.portfolio == policies[int(fold)].portfolio
+        if fitted.policy.portfolio != policies[int(fold)].portfolio:
+            continue
         for tenant in np.flatnonzero(folds == fold):
             own = found.challenger[found.tenants == tenant]
             requests = graph.arrays.requests("test").tenants == tenant
-            if same:
-                np.testing.assert_allclose(own, expected[requests], rtol=1e-3)
-            np.testing.assert_allclose(own.mean(axis=0), expected[requests].mean(axis=0), rtol=0.03)
-            n_compared += same
-    assert n_compared >= 2
+            np.testing.assert_allclose(own, expected[requests], rtol=1e-3)
+            n_compared += 1
+    assert n_compared >= N_TENANTS // 2
 
 
 @pytest.mark.slow
