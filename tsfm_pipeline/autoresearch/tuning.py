@@ -87,12 +87,12 @@ def fit_policy(
     fitted beside the others; no decision depends on them.
 
     `alphas`: by tier, in the order of the arrays' axis. `choices`: the rivals' shared choices on
-    the same fold; no_harm uses their fixed configuration, tilted_ensemble their static ensemble.
-    Rules are compared cross-fitted: a fifth of the tenants judges what the other tenants chose,
-    constants and rivals' choices included. The default rule is `settings.declared_rule`, unless
-    there are `settings.switch_tenants` tenants and the cheapest of `settings.rules` saves more than
-    one standard error against it. No choice uses the test period, because the sample ends before
-    it. Raises ValueError if no request can be scored.
+    the same fold; no_harm uses their fixed configuration, tilted_ensemble and the gate their static
+    ensemble. Rules are compared cross-fitted: a fifth of the tenants judges what the other tenants
+    chose, constants and rivals' choices included. The default rule is `settings.declared_rule`,
+    unless there are `settings.switch_tenants` tenants and the cheapest of `settings.rules` saves
+    more than one standard error against it. No choice uses the test period, because the sample ends
+    before it. Raises ValueError if no request can be scored.
     """
     horizon = sample.actual.shape[-1]
     schedule = Schedule(
