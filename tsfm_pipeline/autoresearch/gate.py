@@ -78,13 +78,13 @@ def traits(
 def even_and(weights: Sequence[float], even_share: float, available: NDArray[np.bool_]) -> Floats:
     """Return the logarithms [K] of weights of which a share is even and the rest is given [K].
 
-    available [M, K]: only configurations that are available at some row have a part of the even
-    share; all others get the mean of the logarithms.
+    available [M, K], at least one somewhere: only configurations that are available at some row
+    have a part of the even share; all others get the mean of the logarithms.
     """
     here = available.any(axis=0)
-    mixed = (1 - even_share) * np.asarray(weights) + even_share / max(here.sum(), 1)
+    mixed = (1 - even_share) * np.asarray(weights) + even_share / here.sum()
     logs = np.log(np.maximum(mixed, SMALLEST_START))
-    return np.where(here, logs, logs[here].mean() if here.any() else 0.0)
+    return np.where(here, logs, logs[here].mean())
 
 
 def fit_gate(
@@ -120,7 +120,7 @@ def fit_gate(
     scaled = np.concatenate(
         [traits / unit, np.broadcast_to(np.eye(n_configs), (*available.shape, n_configs))], axis=-1
     )
-    penalty = ridge / len(np.unique(outcomes.tenants))
+    penalty = ridge / len(outcomes.n_rows)
 
     def of_average(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight = rules.weights(-(scaled @ coefficients), available, 1.0)

@@ -8,7 +8,7 @@ requests, D metrics, K configurations, A tiers, H horizon.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
@@ -88,7 +88,8 @@ class TuningSample:
     def without(self, tenants: NDArray[np.integer]) -> "TuningSample":
         """Return the same sample without the requests of some tenants."""
         known, drawn = (~np.isin(own, tenants) for own in (self.owners, self.tenants))
-        return TuningSample(
+        return replace(
+            self,
             losses=self.losses[known],
             owners=self.owners[known],
             decisions=self.decisions[drawn],
@@ -97,7 +98,6 @@ class TuningSample:
             scale=self.scale[drawn],
             tenants=self.tenants[drawn],
             archetypes=list(compress(self.archetypes, known)),
-            limits=self.limits,
         )
 
 

@@ -58,7 +58,7 @@ def headline_answer(report: HeadlineReport) -> Answer:
         )
     value, lower, upper = ratio_texts(ratio, low, high)
     figures = f"(ratio {value}, 95 % interval {lower} to {upper}, {sample})"
-    alike = _every_tenant_alike(report)
+    alike = _companions(report)
     if effect == "null":
         return Answer(
             effect,
@@ -68,7 +68,7 @@ def headline_answer(report: HeadlineReport) -> Answer:
     return Answer(effect, f"{subject} {change} {rival} {figures}. {alike}")
 
 
-def _every_tenant_alike(report: HeadlineReport) -> str:
+def _companions(report: HeadlineReport) -> str:
     """Return the ratios in which every tenant counts alike and in which scales have a floor, and
     how much one request weighs where the effects differ.
     """
