@@ -5,8 +5,7 @@ What does not: computing losses (`losses`), oracles (`headroom`), and deciding w
 meets its target (`criteria`).
 
 Requests are clustered: errors of one tenant's requests are correlated, and so are those of one
-day's. Intervals therefore resample tenants and days, never requests, and label swaps swap whole
-tenants.
+day's. Bootstraps and label swaps therefore take whole tenants and days, never requests.
 """
 
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tsfm_pipeline.evaluation.resampling import (
-    calibrated_interval,
+    CONFIDENCE,
     cells_of,
-    chunks_of_draws,
-    multiplicities,
     paired,
     paired_cells,
     ratio_of,
+    wild_bootstraps,
 )
 
 
@@ -32,7 +30,7 @@ class RatioInterval:
     intervals.
 
     The limits are NaN where there is only one tenant or one day, because nothing then shows how
-    others differ.
+    others differ, and where too few tenants bound the ratio on one side.
     """
 
     ratio: float
@@ -106,9 +104,8 @@ def two_way_bootstrap(
     intervals.
 
     loss_a, loss_b, tenant, day [R]: one row per paired request; rows with a NaN loss are dropped
-    and counted. Each draw resamples tenants and days with replacement, independently, and weights
-    every request by the product of both multiplicities (Owen 2007, "The pigeonhole bootstrap").
-    Limits are percentiles at a level calibrated to cover 95 %, see `calibrated_interval`.
+    and counted. The limits are the nearest ratios that a wild bootstrap over tenants and days
+    rejects at 5 %, see `resampling.WildBootstrap`.
     """
     cells, a, b = paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b, counts = cells.total(a), cells.total(b), cells.total(np.ones_like(a))
@@ -176,24 +173,16 @@ def label_swap_pvalue(
     tenant by tenant.
 
     loss_a, loss_b, tenant, day [R]; rows with a NaN are dropped. The exchangeable unit is the
-    tenant: its requests share one history, so all of them are swapped or none. The statistic is the
-    difference of the two sums, divided by its two-way standard error (Cameron, Gelbach and Miller
-    2011): the test is exact where tenants are exchangeable. Where all tenants also share the
-    effects of a day, which swapping tenants does not reproduce, the standard error keeps the test
-    near its level (8 % instead of 5 %, 10 % where days decide everything). The add-one estimate is
-    never zero; a single tenant gives 1.0.
+    tenant: its requests share one history, so all of them are swapped or none. It is the test
+    behind `two_way_bootstrap`, so that the p-value is below 5 % where that interval excludes 1:
+    where days have an effect that all tenants share, its sign is drawn too. A single tenant or day
+    gives 1.0.
     """
     cells, a, b = paired_cells(loss_a, loss_b, tenant, day)
-    if cells.n_tenants < 2:
+    if min(cells.n_tenants, cells.n_days) < 2:
         return 1.0
-    difference = cells.total(a - b)  # [N, D]
-    observed = _swap_statistic(difference, np.ones((1, cells.n_tenants)))[0]
-    rng = np.random.default_rng(seed)
-    n_as_large = 0
-    for n in chunks_of_draws(n_permutations):
-        signs = rng.choice(np.array([-1.0, 1.0]), size=(n, cells.n_tenants))
-        n_as_large += int((_swap_statistic(difference, signs) >= observed * (1 - 1e-12)).sum())
-    return (1 + n_as_large) / (1 + n_permutations)
+    [bootstrap] = wild_bootstraps([(cells.total(a), cells.total(b))], n_permutations, seed)
+    return bootstrap.p_value(1.0)
 
 
 def label_swap_rejection_rate(
@@ -219,8 +208,8 @@ def label_swap_rejection_rate(
     for _ in range(n_permutations):
         swapped = rng.random((cells.n_tenants, 1)) < 0.5
         pair = np.where(swapped, sums_b, sums_a), np.where(swapped, sums_a, sums_b)
-        [(_, low, high)] = _bootstrapped_ratios([pair], n_draws, int(rng.integers(2**32)))
-        n_rejected += low > 1.0 or high < 1.0
+        [bootstrap] = wild_bootstraps([pair], n_draws, int(rng.integers(2**32)))
+        n_rejected += bootstrap.p_value(1.0) <= 1 - CONFIDENCE
     return n_rejected / n_permutations
 
 
@@ -258,9 +247,8 @@ def geometric_mean_ratio(
     """Return the geometric mean over tenants of sum(loss_a) / sum(loss_b), with its interval.
 
     Every tenant has the same weight, so that no burst and no unit of a scale decides the figure.
-    loss_a, loss_b, tenant, day [R], and the resampling of tenants and days, are those of
-    `two_way_bootstrap`. Tenants where a sum is zero have no ratio and are counted. Limits are
-    calibrated as there, for the logarithm.
+    loss_a, loss_b, tenant, day [R], and the limits, those of the logarithm's mean, are as in
+    `two_way_bootstrap`. Tenants where a sum is zero have no ratio and are counted.
     """
     cells, a, b = paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b = cells.total(a), cells.total(b)
@@ -276,46 +264,12 @@ def geometric_mean_ratio(
     mean = float(logs.mean())
     if n_tenants < 2 or n_days < 2:
         return GeometricMeanRatio(float(np.exp(mean)), nothing, nothing, n_tenants, n_excluded)
-    rng = np.random.default_rng(seed)
-    draws = []
-    for n in chunks_of_draws(n_draws):
-        weights = multiplicities(rng, n, n_tenants)
-        by_day = multiplicities(rng, n, n_days)
-        drawn_a, drawn_b = by_day @ sums_a.T, by_day @ sums_b.T  # [n, N]
-        # A tenant none of whose days was drawn has no ratio in this draw.
-        known = (drawn_a > 0) & (drawn_b > 0)
-        ratios = np.divide(drawn_a, drawn_b, out=np.ones_like(drawn_a), where=known)
-        weights *= known
-        draws.append(ratio_of((weights * np.log(ratios)).sum(axis=1), weights.sum(axis=1)))
-    # Of the mean's linear form; over its days, a tenant's parts add up to its own deviation.
-    parts = sums_a / totals[0] - sums_b / totals[1] + (logs - mean) / n_days
-    limits = calibrated_interval(np.concatenate(draws), parts / n_tenants)
+    # Linearised: a tenant's parts add up to its logarithm, a denominator's to 1.
+    parts = sums_a / totals[0] - sums_b / totals[1] + logs / n_days
+    [bootstrap] = wild_bootstraps([(parts, np.full_like(parts, 1 / n_days))], n_draws, seed)
+    limits = bootstrap.interval()
     figure, low, high = np.exp([mean, *limits]).tolist()
     return GeometricMeanRatio(figure, low, high, n_tenants, n_excluded)
-
-
-def _swap_statistic(
-    difference: NDArray[np.float64], signs: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return |sum| / two-way standard error of the cell differences [N, D] under signs [P, N] ->
-    [P].
-    """
-    n_tenants, n_days = difference.shape
-    by_day = signs @ difference  # [P, D]
-    total = by_day.sum(axis=1)
-    variance_tenant = (
-        ((difference.sum(axis=1) ** 2).sum() - total**2 / n_tenants) * n_tenants / (n_tenants - 1)
-    )
-    if n_days > 1:
-        variance_cell = (difference**2).sum() - total**2 / (n_tenants * n_days)
-        variance_day = ((by_day**2).sum(axis=1) - total**2 / n_days) * n_days / (n_days - 1)
-        variance = np.maximum(
-            variance_tenant + variance_day - variance_cell, np.maximum(variance_tenant, 0.0)
-        )
-    else:
-        variance = variance_tenant
-    floor = np.finfo(np.float64).eps * (difference**2).sum()
-    return np.abs(total) / np.sqrt(np.maximum(variance, floor) + np.finfo(np.float64).tiny)
 
 
 def _bootstrapped_ratios(
@@ -324,27 +278,13 @@ def _bootstrapped_ratios(
     """Return (ratio, low, high) of each pair of cell sums (numerator [N, D], denominator [N, D]);
     all pairs use the same draws.
     """
-    n_tenants, n_days = pairs[0][0].shape
     points = [
         float(ratio_of(numerator.sum(), denominator.sum())) for numerator, denominator in pairs
     ]
-    if n_tenants < 2 or n_days < 2 or not np.isfinite(points).all():
+    if min(pairs[0][0].shape) < 2 or not np.isfinite(points).all():
         return [(point, float("nan"), float("nan")) for point in points]
-    rng = np.random.default_rng(seed)
-    # [N, pairs * 2 * D]
-    stacked = np.concatenate([sums for pair in pairs for sums in pair], axis=1)
-    draws = []
-    for n in chunks_of_draws(n_draws):
-        by_day = (multiplicities(rng, n, n_tenants) @ stacked).reshape(n, 2 * len(pairs), n_days)
-        draws.append(np.einsum("npd,nd->np", by_day, multiplicities(rng, n, n_days)))
-    sums = np.concatenate(draws)  # [draws, pairs * 2]
-    intervals = []
-    for i, (numerator, denominator) in enumerate(pairs):
-        ratios = ratio_of(sums[:, 2 * i], sums[:, 2 * i + 1])
-        intervals.append(
-            (points[i], *calibrated_interval(ratios, numerator - points[i] * denominator))
-        )
-    return intervals
+    bootstraps = wild_bootstraps(pairs, n_draws, seed)
+    return [(p, *own.interval()) for p, own in zip(points, bootstraps, strict=True)]
 
 
 def _series_sums(

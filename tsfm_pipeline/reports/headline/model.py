@@ -26,7 +26,9 @@ class HeadlineOfTier(Figures):
     mean_loss_search: Number = item(_LOSS, "mean scaled loss of the search")
     ratio: Estimate = item("ratio", "of mean scaled losses, search to fixed configuration")
     win_rate: Estimate = item("share", "requests won by the search, ties half")
-    p_value: Number = item("share", "two-sided, from swapping the labels of whole tenants")
+    p_value: Number = item(
+        "share", "two-sided, of a ratio of 1, by the wild bootstrap behind the interval"
+    )
     violation_rate_fixed: Number = item("share", "observed steps above the decision of the fixed")
     violation_rate_search: Number = item("share", "observed steps above the decision of the search")
     violation_rate_target: Number = common("violation_rate_target")

@@ -68,7 +68,7 @@ def final_look(
     Constants of both are fitted on the tuning tenants, before the test period; on cross-fitted
     fleets those of each fold on the tenants of the other folds, as the fleet graph does. A request
     is scored by the mean over its metrics of its scaled loss, as in the fleet's headline, and
-    intervals resample tenants and days. forecaster: that of the settings by default. It is asked
+    intervals are two-way. forecaster: that of the settings by default. It is asked
     for the members of the two portfolios alone, for `SERIES_PER_SHARD` series at a time.
     """
     forecaster = model_of(settings) if forecaster is None else forecaster
