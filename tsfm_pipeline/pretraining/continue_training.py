@@ -40,6 +40,7 @@ NEW_RUN: dict[str, Any] = {
     "corpus": "3",
     "learning_rate": 1e-3,
     "batch_patches": TrainOptions.batch_patches,
+    "micro_batches": TrainOptions.micro_batches,
 }
 """Options of a new run; a run that resumes keeps its own."""
 
@@ -200,6 +201,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--batch-patches", type=int, help="patches per update of a new run (2048 by default)"
     )
     parser.add_argument(
+        "--micro-batches",
+        type=int,
+        help="parts of an update of a new run, each on one thread (4 by default); 1 puts all "
+        "threads on the whole update, which with --compile is twice as fast on an idle machine",
+    )
+    parser.add_argument(
         "--until", type=int, metavar="STEP", help="end at this step; by default the run has no end"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -245,7 +252,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             start = checkpoint_digest(release) if release is not None else None
             options = TrainOptions(open_ended=True, start=start, **(NEW_RUN | asked))
         trainer = Trainer(
-            options, BUNDLED, device, 1 if device.type == "cuda" else workers, release=release
+            options,
+            BUNDLED,
+            device,
+            1 if device.type == "cuda" else workers,
+            release=release,
+            threads_per_operator=workers if options.micro_batches == 1 else None,
         )
         if state.exists():
             trainer.resume(state)

@@ -72,6 +72,11 @@ class Trainer:
     cores, threads that synchronise once per update lose far less time than threads that synchronise
     at every matrix product. The sum over micro-batches has a fixed order, so the number of workers
     does not change the weights.
+
+    With `threads_per_operator`, the calling thread computes the micro-batches one after the other,
+    with so many threads in every operator. For whole batches and a compiled loss this is the
+    fastest on cores without other work, because compiled operators hold Python's lock and worker
+    threads would wait for each other; but a sum inside an operator may depend on that number.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Trainer:
         workers: int = 1,
         release: Path | None = None,
         task: Task | None = None,
+        threads_per_operator: int | None = None,
     ) -> None:
         """Begin a run; by default it learns to forecast the options' corpus.
 
@@ -90,6 +96,9 @@ class Trainer:
         """
         self.options, self.architecture, self.device = options, architecture, device
         self.workers = workers
+        self.in_workers = threads_per_operator is None
+        if threads_per_operator is not None:
+            torch.set_num_threads(threads_per_operator)
         self.source = {
             "commit": provenance.commit(),
             "hardware": provenance.hardware(str(device), workers),
@@ -165,12 +174,12 @@ class Trainer:
         batch = (self.prefetched or self.executor.submit(self._batch, self.step)).result()
         n = options.batch_patches // self._n_patches(self.step)
         size = n // options.micro_batches
-        work = [
-            self.executor.submit(self._gradients, batch.at(slice(first, first + size)))
-            for first in range(0, n, size)
-        ]
+        compute = self.executor.map if self.in_workers else map
+        parts_to_come = compute(
+            self._gradients, [batch.at(slice(first, first + size)) for first in range(0, n, size)]
+        )
         self.prefetched = self.executor.submit(self._batch, self.step + 1)
-        parts = [future.result() for future in work]
+        parts = list(parts_to_come)
         count = sum(part.count for part in parts)
         for parameter, *pieces in zip(
             self.named.values(), *(part.gradients for part in parts), strict=True
