@@ -3,6 +3,7 @@ loads.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished: tuple[Trainer, Path
     for name, expected in finished[0].named.items():
         assert torch.equal(second.named[name], expected), name
         assert torch.equal(second.ema[name], finished[0].ema[name]), name
+
+
+def test_threads_inside_operators_learn_the_same_as_workers():
+    whole = replace(OPTIONS, steps=3, micro_batches=1)
+    threads = torch.get_num_threads()
+    try:
+        together = Trainer(whole, SMALL, CPU, threads_per_operator=2)
+        assert torch.get_num_threads() == 2
+        ours = [together.train_step()["loss"] for _ in range(3)]
+    finally:
+        torch.set_num_threads(threads)
+    apart = Trainer(whole, SMALL, CPU)
+    assert ours == pytest.approx([apart.train_step()["loss"] for _ in range(3)], abs=1e-3)
 
 
 def test_a_release_loads_strictly_and_its_continuous_head_is_the_point_head(
