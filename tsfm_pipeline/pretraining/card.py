@@ -172,11 +172,12 @@ def _training(stage: dict[str, Any], folder: str, start: str) -> tuple[str, str]
             f"python -m tsfm_pipeline.pretraining.train {length} --seed {options['seed']} "
             f"--optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}{_unusual(options)}{start} --folder {folder}"
         )
-    command = f"python -m tsfm_pipeline.pretraining.continue_training --state {folder}"
+    compiled = " --compile" if stage.get("compiled") else ""
+    command = f"python -m tsfm_pipeline.pretraining.continue_training{compiled} --state {folder}"
     until = stage["steps"] if options.get("open_ended") else options["cooled_from"]
     run = (
         f"{command} --corpus {options['corpus']} --seed {options['seed']} --learning-rate {options['learning_rate']:g}"
-        f" --batch-patches {options['batch_patches']}"
+        f" --batch-patches {options['batch_patches']} --micro-batches {options['micro_batches']}"
         f"{start or ' --from-scratch'} --until {until}"
     )
     if options.get("open_ended"):

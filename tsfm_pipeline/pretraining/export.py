@@ -73,6 +73,7 @@ def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, A
             "cpu_time_min": round(counters["cpu_s"] / 60, 1) if "cpu_s" in counters else None,
             "hardware": state.get("hardware")
             or provenance.hardware(state["device"], state["threads"]),
+            "compiled": state.get("compiled", False),
             "torch": torch.__version__,
             "base": state.get("base"),
         },

@@ -159,6 +159,7 @@ class Trainer:
         """Compile the loss once for windows of all lengths. This takes minutes and saves a third of
         the time of a step on a CPU.
         """
+        self.source["compiled"] = True
         self.losses = torch.compile(self.task.losses, dynamic=True)
         for n_patches in self.options.context_patches:
             n = self.options.batch_patches // n_patches
