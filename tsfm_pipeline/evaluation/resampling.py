@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 LEAST_TENANTS = 7
 """With fewer, even the rarest draw of signs occurs in 3 % of them or more."""
 _DRAWS_PER_CHUNK = 1000
-_HALVINGS = 14
+_HALVINGS = 10
 _FARTHEST = 100.0
 """Standard errors from a ratio beyond which no limit is searched."""
 _NO_ERROR = 1e-12
@@ -117,12 +117,17 @@ class TwoWaySums:
             self.of_cells - square / (n_tenants * n_days),
         )
 
-    def studentised(self, n_tenants: int, n_days: int) -> Any:
-        """Return |total| / its two-way standard error (Cameron, Gelbach and Miller 2011)."""
+    def error(self, n_tenants: int, n_days: int) -> Any:
+        """Return the two-way standard error of the total (Cameron, Gelbach and Miller 2011), at
+        least that of independent cells.
+        """
         tenant, day, cell = self.variances(n_tenants, n_days)
-        floor = np.finfo(np.float64).eps * self.of_cells
-        variance = np.maximum(np.maximum(tenant + day - cell, tenant), floor)
-        return np.abs(self.total) / np.sqrt(variance + np.finfo(np.float64).tiny)
+        return np.sqrt(cell + np.maximum(tenant - cell, 0.0) + np.maximum(day - cell, 0.0))
+
+    def studentised(self, n_tenants: int, n_days: int) -> Any:
+        """Return |total| / its two-way standard error."""
+        least = np.sqrt(np.finfo(np.float64).eps * self.of_cells) + np.finfo(np.float64).tiny
+        return np.abs(self.total) / np.maximum(self.error(n_tenants, n_days), least)
 
 
 class WildBootstrap:
@@ -135,8 +140,8 @@ class WildBootstrap:
     Gelbach and Miller 2008; MacKinnon, Nielsen and Webb 2021). A day's share is the mean of its
     cells, shrunken by what chance alone puts into such means; where days share nothing, the test is
     that of swapping the labels of whole tenants, which has exactly the level it states. With fewer
-    than `LEAST_TENANTS` tenants no draw of signs could reject at 5 %; Student's distribution with
-    Satterthwaite's degrees of freedom takes its place.
+    than `LEAST_TENANTS` tenants no draw of signs could reject at 5 %; Student's distribution of the
+    ratio over its standard error takes its place.
     """
 
     def __init__(
@@ -161,11 +166,15 @@ class WildBootstrap:
         """
         ratio = float(self.above.sum() / self.below.sum())
         sums = TwoWaySums.of(self.above - ratio * self.below)
-        tenant, day, cell = sums.variances(*self.above.shape)
-        error = float(np.sqrt(max(tenant + day - cell, tenant, 0.0))) / abs(self.below.sum())
+        n_tenants, n_days = self.above.shape
+        error = float(sums.error(n_tenants, n_days)) / abs(self.below.sum())
         if error <= _NO_ERROR * max(abs(ratio), 1.0):
             return ratio, ratio
-        low, high = (self._limit(ratio, step * error) for step in (-1.0, 1.0))
+        if n_tenants < LEAST_TENANTS:
+            limit = _students_t(sums, n_tenants, n_days).ppf((1 + CONFIDENCE) / 2)
+            low, high = ratio - float(limit) * error, ratio + float(limit) * error
+        else:
+            low, high = (self._limit(ratio, step * error) for step in (-1.0, 1.0))
         if np.isnan(low + high):
             return float("nan"), float("nan")
         if (self.above >= 0).all():
@@ -195,9 +204,9 @@ class WildBootstrap:
         cells = self.above - ratio * self.below
         sums = TwoWaySums.of(cells)
         observed = float(sums.studentised(n_tenants, n_days))
-        tenant, day, cell = (float(part) for part in sums.variances(n_tenants, n_days))
         if n_tenants < LEAST_TENANTS:
-            return _students_p_value(observed, tenant, day, cell, n_tenants, n_days)
+            return float(2.0 * _students_t(sums, n_tenants, n_days).sf(observed))
+        _, day, cell = sums.variances(n_tenants, n_days)
         share = np.sqrt(max(0.0, 1.0 - cell / day)) if day > 0 else 0.0
         shared = share * cells.mean(axis=0)  # [D]
         own = cells - shared
@@ -219,18 +228,16 @@ class WildBootstrap:
         return (1 + n_as_large) / (1 + len(drawn))
 
 
-def _students_p_value(
-    observed: float, tenant: float, day: float, cell: float, n_tenants: int, n_days: int
-) -> float:
-    """Return how often Student's distribution is as far from 0 as a studentised sum with these
-    variances.
+def _students_t(sums: TwoWaySums, n_tenants: int, n_days: int) -> Any:
+    """Return Student's distribution with Satterthwaite's degrees of freedom of a two-way standard
+    error, at least 1.
     """
     from scipy import stats
 
-    variance = cell + max(tenant - cell, 0.0) + max(day - cell, 0.0)
+    tenant, day, _ = sums.variances(n_tenants, n_days)
     spread = tenant**2 / (n_tenants - 1) + day**2 / (n_days - 1)
-    degrees = max(1.0, variance**2 / spread) if spread > 0 else 1.0
-    return float(2.0 * stats.t.sf(observed, degrees))
+    fourth = float(sums.error(n_tenants, n_days)) ** 4
+    return stats.t(max(1.0, fourth / spread) if spread > 0 else 1.0)
 
 
 def wild_bootstraps(

@@ -69,10 +69,10 @@ def test_a_perfect_forecast_has_no_error() -> None:
         assert ends == pytest.approx((1.0,) * 3 if name == "r2" else (0.0,) * 3, abs=1e-12)
 
 
-def windows_of_many_sizes() -> tuple[Case, tuple[int, int, int]]:
+def windows_of_many_sizes(seed: int = 11) -> tuple[Case, tuple[int, int, int]]:
     """Equal channels, whose windows differ much in the size of their waves and of their errors."""
     n, horizon = 16, 12
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(seed)
     size, error = np.exp(0.5 * rng.normal(size=(2, n * n, 1)))
     waves = size * np.sin(2 * np.pi * np.arange(horizon) / 12)
     truth = 2 + waves + 0.1 * rng.normal(size=waves.shape)
@@ -89,21 +89,25 @@ def windows_of_many_sizes() -> tuple[Case, tuple[int, int, int]]:
 
 @pytest.mark.parametrize("measure", ["r2", "nrmse"])
 def test_linearised_intervals_are_as_wide_as_those_of_resampled_windows(measure: str) -> None:
-    case, shape = windows_of_many_sizes()
-    row = rows(case, 1000)[DRAFT]
-    low, high = row[f"{measure}_low"], row[f"{measure}_high"]
-    assert low < row[measure] < high
-    rng = np.random.default_rng(0)
-    truth = case.windows.truth.reshape(shape)
-    points = case.forecasts[DRAFT].points.reshape(shape)
-    # Channels differ by chance alone, so that resampling windows within them is enough.
-    draws = []
-    for _ in range(200):
-        within = rng.integers(0, shape[1], shape[:2])
-        pairs = ((truth[c, some], points[c, some]) for c, some in enumerate(within))
-        draws.append(np.mean([getattr(measures, measure)(*pair) for pair in pairs]))
-    resampled = np.subtract(*np.quantile(draws, [0.975, 0.025]))
-    assert (high - low) / resampled == pytest.approx(1, abs=0.2)
+    """One sample's width is off by a third; the mean over samples is not."""
+    widths, resampled = [], []
+    for seed in range(8):
+        case, shape = windows_of_many_sizes(seed)
+        row = rows(only(case, DRAFT), 500)[DRAFT]
+        low, high = row[f"{measure}_low"], row[f"{measure}_high"]
+        assert low < row[measure] < high
+        widths.append(high - low)
+        rng = np.random.default_rng(seed)
+        truth = case.windows.truth.reshape(shape)
+        points = case.forecasts[DRAFT].points.reshape(shape)
+        # Channels differ by chance alone, so that resampling windows within them is enough.
+        draws = []
+        for _ in range(100):
+            within = rng.integers(0, shape[1], shape[:2])
+            pairs = ((truth[c, some], points[c, some]) for c, some in enumerate(within))
+            draws.append(np.mean([getattr(measures, measure)(*pair) for pair in pairs]))
+        resampled.append(np.subtract(*np.quantile(draws, [0.975, 0.025])))
+    assert np.mean(widths) / np.mean(resampled) == pytest.approx(1, abs=0.2)
 
 
 def test_comparisons_are_paired_on_the_same_windows() -> None:
@@ -153,7 +157,8 @@ def test_rows_keep_the_order_of_cases_and_methods_and_are_the_same_twice() -> No
     assert first.equals(again)
     assert first["method"].to_list() == [*METHODS, *METHODS]
     assert first["window_set"].unique(maintain_order=True).to_list() == ["paper", "own"]
-    assert not first.equals(evaluate(cases, 50, 4))
+    case, _ = windows_of_many_sizes()  # with fewer channels nothing is drawn
+    assert not evaluate([case], 50, 3).equals(evaluate([case], 50, 4))
 
 
 def test_every_column_says_what_it_holds() -> None:
