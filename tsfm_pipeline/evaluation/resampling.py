@@ -122,6 +122,7 @@ class TwoWaySums:
         least that of independent cells.
         """
         tenant, day, cell = self.variances(n_tenants, n_days)
+        cell = np.maximum(cell, 0.0)  # rounding may leave less
         return np.sqrt(cell + np.maximum(tenant - cell, 0.0) + np.maximum(day - cell, 0.0))
 
     def studentised(self, n_tenants: int, n_days: int) -> Any:
