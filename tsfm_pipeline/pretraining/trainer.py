@@ -99,7 +99,7 @@ class Trainer:
         self.in_workers = threads_per_operator is None
         if threads_per_operator is not None:
             torch.set_num_threads(threads_per_operator)
-        self.source = {
+        self.source: dict[str, Any] = {
             "commit": provenance.commit(),
             "hardware": provenance.hardware(str(device), workers),
         }
