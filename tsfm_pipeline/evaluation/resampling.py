@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
 LEAST_TENANTS = 7
-"""With fewer, even the rarest draw of signs occurs in 3 % of them or more."""
+"""With fewer, the signs have too few outcomes: the rarest has a share of 3 % or more."""
 _DRAWS_PER_CHUNK = 1000
 _HALVINGS = 10
 _FARTHEST = 100.0
@@ -141,8 +141,8 @@ class WildBootstrap:
     Gelbach and Miller 2008; MacKinnon, Nielsen and Webb 2021). A day's share is the mean of its
     cells, shrunken by what chance alone puts into such means; where days share nothing, the test is
     that of swapping the labels of whole tenants, which has exactly the level it states. With fewer
-    than `LEAST_TENANTS` tenants no draw of signs could reject at 5 %; Student's distribution of the
-    ratio over its standard error takes its place.
+    than `LEAST_TENANTS` tenants the signs have too few outcomes to judge by at 5 %; Student's
+    distribution of the ratio over its standard error takes their place.
     """
 
     def __init__(

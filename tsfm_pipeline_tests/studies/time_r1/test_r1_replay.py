@@ -400,9 +400,11 @@ def held_out(name: str, share: float, noise: float = 0.02) -> HeldOut:
     [
         ({"one": 0.8}, 0),
         ({"one": 0.7, "two": 0.9}, 0),
+        ({"one": 0.7, "two": 1.0}, 1),
         ({"one": 1.0}, 1),
         ({"one": 1.2}, 2),
         ({"one": 0.5, "two": 0.6, "three": 1.05}, 1),
+        ({"one": 0.2, "two": 1.05}, 2),
     ],
 )
 def test_the_gate_asks_for_a_gain_with_an_interval_and_for_no_harm(
