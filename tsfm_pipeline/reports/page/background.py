@@ -71,8 +71,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "p",
-        "label-swap permutation test of search against fixed; descriptive unless it is the "
-        "declared primary test",
+        "two-sided, of a ratio of 1, by the bootstrap behind the interval; descriptive unless it "
+        "is the declared primary test",
     ),
     ("violation", "a step at which demand exceeded the reservation; a tier's target is 1 − alpha"),
     (
