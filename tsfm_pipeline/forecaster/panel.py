@@ -29,12 +29,14 @@ SMOOTHING_PARTS = 96
 class Representation:
     """Telemetry as a configuration presents it to the model, and the way back to its units.
 
-    values: float32 [S, T]. lead: a window may begin this many steps after the step that the panel
-    knows the series from (`Panel.known_from`). profile: the subtracted profile, float32 [S, T +
-    reach], or None. No value depends on a later step, and the profile is known `reach` steps ahead.
+    values: float32 [S, T]. scaled: the same before the profile was subtracted. lead: a window may
+    begin this many steps after the step that the panel knows the series from (`Panel.known_from`).
+    profile: the subtracted profile, float32 [S, T + reach], or None. No value depends on a later
+    step, and the profile is known `reach` steps ahead.
     """
 
     values: FloatArray
+    scaled: FloatArray
     lead: int
     profile: FloatArray | None
     transform: str
@@ -46,8 +48,10 @@ class Representation:
         steps: npt.NDArray[np.float64],
         series: npt.NDArray[np.int64],
         origins: npt.NDArray[np.int64],
+        begins: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.float64]:
-        """Return forecasts [N, H, 10] of series [N] from origins [N] in the units of the telemetry.
+        """Return forecasts [N, H, 10] of series [N] from windows that begin and end with the steps
+        begins and origins [N], in the units of the telemetry.
 
         The mean is transformed back like a quantile, so with a transform it is no longer exactly
         the mean.
@@ -57,10 +61,12 @@ class Representation:
             steps = steps + self.profile[series[:, None], ahead][..., None]
         if self.transform == "none":
             return steps
-        return np.asarray(
-            self.lower + TRANSFORMS[self.transform].inverse(steps, self.upper - self.lower),
-            dtype=np.float64,
+        windows = zip(series.tolist(), begins.tolist(), origins.tolist(), strict=True)
+        largest = np.array([self.scaled[one, begin : end + 1].max() for one, begin, end in windows])
+        above = TRANSFORMS[self.transform].inverse(
+            steps, self.upper - self.lower, largest.astype(np.float64)[:, None, None]
         )
+        return np.asarray(self.lower + above, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +209,12 @@ class Panel:
         series = np.arange(self.n_series)[:, None]
         return np.asarray(self._breaks[series, np.maximum(steps, 0)], dtype=np.int64)
 
+    def known_from_at(self, series: IntArray, steps: IntArray) -> IntArray:
+        """Return `known_from` of single steps [N] of single series [N]."""
+        if self._breaks is None:
+            return self.first_observed[series]
+        return np.asarray(self._breaks[series, steps], dtype=np.int64)
+
     @cached_property
     def _breaks(self) -> IntArray | None:
         """`known_from` of every step [S, T]; None where no gap is too long."""
@@ -253,13 +265,14 @@ class Panel:
         return {}
 
     def _represented(self, season: int, cycles: int, transform: str) -> Representation:
-        values, lead, profile = self._transformed(transform), 0, None
+        scaled = values = self._transformed(transform)
+        lead, profile = 0, None
         if season:
             length = self.seasons[season - 1]
             profile = _causal_profile(values, length, cycles)
             values = values - profile[:, : self.n_steps]
             lead = cycles * length + _smoothing(length)
-        return Representation(values, lead, profile, transform, *self._range)
+        return Representation(values, scaled, lead, profile, transform, *self._range)
 
     @property
     def _range(self) -> tuple[float, float]:

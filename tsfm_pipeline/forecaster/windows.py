@@ -165,5 +165,8 @@ def to_units(
         origins,
         min(config.context_len, DEVIATION_BLOCKS * config.resolution),
     )
-    steps = representation.restore(to_steps(forecast, recent, config, horizon), series, origins)
+    begins = np.maximum(origins + 1 - config.context_len, panel.known_from_at(series, origins))
+    steps = representation.restore(
+        to_steps(forecast, recent, config, horizon), series, origins, begins
+    )
     return np.asarray(panel.limits.take(series).clip(steps), dtype=np.float64)

@@ -28,7 +28,8 @@ def test_a_pure_season_leaves_nothing_and_comes_back_whole() -> None:
     assert 5 * SEASON <= first <= 5 * SEASON + SEASON // 96
     np.testing.assert_allclose(seen.values[:, first:], 0, atol=2e-3)
     truth = wave(4100)
-    restored = seen.restore(np.zeros((2, 60, 10)), np.array([0, 1]), np.array([3999, 3000]))
+    ends = np.array([3999, 3000])
+    restored = seen.restore(np.zeros((2, 60, 10)), np.array([0, 1]), ends, ends - 63)
     np.testing.assert_allclose(
         restored[:, :, 3], [truth[0, 4000:4060], truth[1, 3001:3061]], atol=2e-3
     )
@@ -79,3 +80,28 @@ def test_transformed_forecasts_are_in_units_within_bounds_and_ordered(
     assert (np.diff(grid[..., 1:], axis=-1) >= 0).all()
     assert grid.min() >= 0
     assert grid.max() <= panel.upper
+
+
+def test_the_logarithm_comes_back_exactly_up_to_the_largest_value_and_flattens_beyond() -> None:
+    seen = represented(np.full((2, 100), 99.0, dtype=np.float32), "ctx64-log", lower=0.0)
+    ends = np.array([99, 80])
+    steps = np.log1p([0.0, 9.0, 99.0, 99.0]) + np.array([0.0, 0.0, 0.0, 2.0])
+    restored = seen.restore(np.tile(steps[:, None], (2, 1, 10)), np.array([0, 1]), ends, ends - 63)
+    # exp(log(100) + 2) - 1 would be 738.
+    np.testing.assert_allclose(
+        restored[0, :, 0], [0.0, 9.0, 99.0, 99.0 + 100.0 * np.log(3.0)], rtol=1e-5
+    )
+    np.testing.assert_array_equal(restored[0], restored[1])
+
+
+def test_bursts_of_bytes_are_forecast_within_a_few_times_the_largest_one(
+    forecaster: FrozenForecaster,
+) -> None:
+    rng = np.random.default_rng(5)
+    bursts = np.where(rng.random((6, 1200)) < 0.3, 10 ** rng.uniform(5, 8, (6, 1200)), 0.0)
+    panel = Panel(bursts.astype(np.float32), lower=0.0)
+    origins = np.arange(700, 1200, 50)
+    configs = [ForecastConfig.from_name(name) for name in ("ctx128-log", "ctx512-log")]
+    grid = forecaster.forecast_grid(panel, origins, configs, 12)
+    assert np.isfinite(grid).all()
+    assert grid.max() < 6 * bursts.max(), "the exponential alone reaches 100,000 times as much"

@@ -65,7 +65,7 @@ TABLES = (
         "recommendations",
         FLEET,
         "recommendations",
-        6,
+        7,
         question="How much should every tenant reserve for its next block, per metric and tier, "
         "and on which evidence?",
         row="tenant, metric and tier",
