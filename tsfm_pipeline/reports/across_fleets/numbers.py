@@ -175,11 +175,18 @@ def _effects(
                     n_tenants=row["n_tenants"],
                     n_days=row["n_days"],
                     seed=fleet.spec.seed,
-                    pooled=name not in within and bool(np.isfinite(ratio).all()),
+                    pooled=name not in within and _has_logarithm(ratio),
                     contained_in=within.get(name, ""),
                 )
             )
     return rows
+
+
+def _has_logarithm(ratio: Estimate) -> bool:
+    """Return whether a ratio can be pooled on the log scale: it and its limits are known and above
+    0.
+    """
+    return all(np.isfinite(figure) and figure > 0 for figure in ratio)
 
 
 def _pools(rows: Sequence[EffectRow]) -> list[PooledRow]:

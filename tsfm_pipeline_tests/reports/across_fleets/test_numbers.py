@@ -209,3 +209,14 @@ def test_one_run_of_one_fleet_writes_the_evidence_of_all(many: Project) -> None:
     assert page.startswith("# Does the search pay, and where not?")
     assert "scores are outdated: gone, stale. Re-materialise headline\\_scores." in page
     assert "the scores of fleet stale are not current" in log
+
+
+def test_a_ratio_whose_interval_reaches_zero_is_shown_and_not_pooled() -> None:
+    wide = _real("smd", 0.7)
+    assert wide.scores is not None
+    scores = wide.scores.with_columns(ratio_low=pl.lit(0.0))
+    report = report_of([replace(wide, scores=scores), _real("asd", 0.9)])
+    rows = {row.fleet: row for row in report.table_effects if row.tier == "standard"}
+    assert {name: row.pooled for name, row in rows.items()} == {"smd": False, "asd": True}
+    assert rows["smd"].ratio.low == 0.0
+    assert _pooled(report)["real"].ratio.figure == 0.9
