@@ -42,6 +42,9 @@ _NOT_YAML = (
 `!!bool x` a KeyError.
 """
 
+UNCOMPUTED = "default_factory_not_called"
+"""Pydantic's error for a default that depends on other fields, where one of these is wrong."""
+
 
 @dataclass(frozen=True)
 class SpecKinds(Generic[Spec]):
@@ -111,7 +114,11 @@ class SpecKinds(Generic[Spec]):
         try:
             return model.model_validate({**document, "name": path.stem}, context={"file": path})
         except ValidationError as error:
-            found = (self._for_people(path, model, detail) for detail in error.errors())
+            found = (
+                self._for_people(path, model, detail)
+                for detail in error.errors()
+                if detail["type"] != UNCOMPUTED
+            )
             raise self.error("\n".join(dict.fromkeys(found))) from error
         except OverflowError as error:
             raise self.error(f"{path}: a number or a date is out of range: {error}") from error

@@ -388,6 +388,20 @@ def test_every_wrong_field_is_reported_at_once(tmp_path):
     assert "'max_gap'" in message
 
 
+def test_only_the_wrong_field_is_named(tmp_path):
+    assert len(complaint(tmp_path, SYNTHETIC + "horizon: 0\n").splitlines()) == 1
+
+
+def test_events_are_dates_or_times_and_any_other_is_named_by_its_number(tmp_path):
+    text = SYNTHETIC + "events: [2024-01-02, {start: 2024-01-02T08:00, end: 2024-01-02T09:00}]\n"
+    day, hour = load_spec(written(tmp_path, text)).events
+    assert (day.end - day.start, hour.end - hour.start) == (timedelta(days=1), timedelta(hours=1))
+    said = complaint(tmp_path, SYNTHETIC + "events: [2024-01-02, noon, {start: 2024-01-03}]\n")
+    first, second = said.splitlines()
+    assert "field 'events.1': got 'noon': an event is a date like 2024-03-08" in first
+    assert "field 'events.2.end': missing" in second
+
+
 @pytest.mark.parametrize(
     "name",
     [
