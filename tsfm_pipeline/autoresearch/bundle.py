@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, get_args
@@ -30,6 +31,7 @@ from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.autoresearch.evidence import GridForecaster
 from tsfm_pipeline.autoresearch.policy import SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.evaluation.events import Event
 from tsfm_pipeline.evaluation.limits import Bounds
 from tsfm_pipeline.evaluation.protocol import Protocol as EvaluationProtocol
 from tsfm_pipeline.files import StorageError, write_atomically
@@ -99,6 +101,7 @@ class BundleFacts(BaseModel):
     max_gap: int | None = Field(
         None, description="longest gap that a forecast looks across, in steps; None: any"
     )
+    events: tuple[Event, ...] = Field((), description="known times that are no ordinary evidence")
     protocol: EvaluationProtocol
     checkpoint: Checkpoint
     offsets: tuple[int, ...] = Field(description="validation origins, in steps before a request")
@@ -214,6 +217,8 @@ class SearchBundle:
             search.priors,
             search.index,
             n_neighbours=self.facts.n_neighbours,
+            events=self.facts.events,
+            step=timedelta(minutes=self.facts.step_minutes),
         )
 
     def require(self, forecaster: LoadedForecaster) -> None:
@@ -283,7 +288,9 @@ class SearchBundle:
             folds={fold: search._constants for fold, search in self.folds.items()},
             live=self.live._constants if refitted else None,
         )
-        text = document.model_dump_json().encode()
+        # Without events the document is that of earlier releases, which can then read it.
+        unsaid = None if document.events else {"events"}
+        text = document.model_dump_json(exclude=unsaid).encode()
         arrays: Arrays = {"document": np.frombuffer(text, dtype=np.uint8)}
         for fold, search in self.folds.items():
             arrays |= search._to_arrays(f"folds/{fold}")

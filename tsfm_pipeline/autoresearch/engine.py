@@ -6,6 +6,7 @@ batch path. What does not: that evidence (`evidence`), those rules (`rules`) and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import pairwise
 from time import perf_counter
 
@@ -16,6 +17,7 @@ from tsfm_pipeline.archetypes.index import WindowIndex
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, Decision, SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.evaluation.events import Event, EventSteps
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 
@@ -66,9 +68,12 @@ class AutoresearchEngine:
         index: WindowIndex | None = None,
         *,
         n_neighbours: int = 5,
+        events: Sequence[Event] = (),
+        step: timedelta = timedelta(minutes=1),
     ) -> None:
         """Set up the engine; `priors` and `index` must cover the same tuning tenants, in the same
-        order.
+        order. events: known times that are no evidence for ordinary ones; step: the length of one
+        step of the histories.
 
         Raises ValueError if their tenants differ, or if the priors cover another number of
         configurations than the policy.
@@ -93,6 +98,8 @@ class AutoresearchEngine:
         self.priors = priors
         self.index = index
         self.n_neighbours = n_neighbours
+        self.events = tuple(events)
+        self.step = step
         self.configs = tuple(ForecastConfig.from_name(name) for name in policy.portfolio)
 
     def forecast(
@@ -103,6 +110,7 @@ class AutoresearchEngine:
         budget_ms: float | None = None,
         *,
         exclude_tenant: str | None = None,
+        as_of: datetime | None = None,
     ) -> Response:
         """Forecast all D metrics for the `horizon` steps after the end of a history.
 
@@ -115,13 +123,15 @@ class AutoresearchEngine:
                 evaluated. None evaluates all of them at once
             exclude_tenant: id of the tuning tenant that the history belongs to; its experience is
                 left out of the priors
+            as_of: time of the last step of the history. Where known events are declared, it tells
+                which validation origins are evidence for this request; None counts all of them
 
         Returns the decision [H, D] and the quantiles [H, D, 9] in units of the history, with the
         chosen configurations and the timing. Raises ValueError for an unknown tier, another
         horizon, a history without steps, or another number of metrics than in the priors.
         """
         return self.forecast_tiers(
-            history, (tier,), horizon, budget_ms, exclude_tenant=exclude_tenant
+            history, (tier,), horizon, budget_ms, exclude_tenant=exclude_tenant, as_of=as_of
         )[tier]
 
     def forecast_tiers(
@@ -132,6 +142,7 @@ class AutoresearchEngine:
         budget_ms: float | None = None,
         *,
         exclude_tenant: str | None = None,
+        as_of: datetime | None = None,
     ) -> dict[str, Response]:
         """Answer several tiers in the time of one, from the same forecasts and evidence.
 
@@ -160,6 +171,8 @@ class AutoresearchEngine:
         retrieved = perf_counter()
         order = None if budget_ms is None else self._order(priors, tiers)
         deciles, losses, violations, evaluated = self._evaluate(panel, order, started, budget_ms)
+        for part in (losses, violations):
+            part[..., ~self._comparable(as_of), :] = np.nan
         forecast = perf_counter()
         decided = self.policy.decide(
             deciles, losses, violations, priors, violation_priors, limits=panel.limits
@@ -174,6 +187,13 @@ class AutoresearchEngine:
         return {
             tier: self._response(decided, known.index(tier), evaluated, timing) for tier in tiers
         }
+
+    def _comparable(self, as_of: datetime | None) -> NDArray[np.bool_]:
+        """Return which validation origins [J] count for a request at this time."""
+        if as_of is None or not self.events:
+            return np.ones(len(self.policy.offsets), dtype=bool)
+        steps, origin = EventSteps.of(self.events, as_of, self.step), np.zeros(1, dtype=np.int64)
+        return steps.comparable(origin, self.policy.offsets, self.policy.horizon)[0]
 
     def _response(
         self, decided: Decision, a: int, evaluated: Sequence[int], timing: dict[str, float]
@@ -344,4 +364,6 @@ def resized(engine: AutoresearchEngine, names: Sequence[str]) -> AutoresearchEng
         priors,
         engine.index,
         n_neighbours=engine.n_neighbours,
+        events=engine.events,
+        step=engine.step,
     )

@@ -107,6 +107,7 @@ def bundle(context: FingerprintContext) -> Parameters:
         "max_gap": context.spec.max_gap,
         "bounds": bounds(context),
         "protocol": context.protocol.model_dump(mode="json"),
+        **_events(context),
     }
 
 
@@ -216,12 +217,22 @@ def bounds(context: FingerprintContext) -> Parameters:
 
 def policy(context: FingerprintContext) -> Parameters:
     """Return all settings of the search, and what decides tables made from deciles."""
-    return {**decided(context), "search": context.settings.search.parameters()}
+    return {
+        **decided(context),
+        "search": context.settings.search.parameters(),
+        **_events(context),
+    }
 
 
 def _calendar(context: FingerprintContext) -> Parameters:
     """Return the calendar of the requests where it is not the shared one."""
     return {} if context.spec.calendar == "shared" else {"calendar": context.spec.calendar}
+
+
+def _events(context: FingerprintContext) -> Parameters:
+    """Return the known events, if any."""
+    events = context.spec.model_dump(mode="json", include={"events"})
+    return events if context.spec.events else {}
 
 
 def _own_limits(context: FingerprintContext) -> Parameters:

@@ -164,7 +164,10 @@ class Methods:
         with its priors and its gate, and without the experience of the item's own tenant.
         """
         _require_fit(bundle, dataset, horizon, item)
-        tier = bundle.facts.protocol.headline_tier
+        tier, step = (
+            bundle.facts.protocol.headline_tier,
+            timedelta(minutes=bundle.facts.step_minutes),
+        )
         joint = len(bundle.facts.metrics) == panel.n_series and item.n_variates > 1
         each = panel.values[:, None]  # [S, 1, T]
         tenants = (
@@ -180,6 +183,7 @@ class Methods:
                     bundle.panel(np.ascontiguousarray(values[:, : origin + 1])),
                     tier,
                     exclude_tenant=tenant,
+                    as_of=item.start + int(origin) * step,
                 )
                 for origin in origins[0]
             ]

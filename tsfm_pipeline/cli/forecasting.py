@@ -254,10 +254,16 @@ def _by_search(
     """Yield each tenant's answer, from the engine that a run would test it with: that of its own
     fold if the search knows the tenant, else the live one.
     """
-    for _, tenant, _, values in _histories(source):
+    for _, tenant, last, values in _histories(source):
         panel, engine = search.panel(values), search.engine(forecaster, tenant)
         responses = list(
-            engine.forecast_tiers(panel, tiers, horizon, exclude_tenant=tenant).values()
+            engine.forecast_tiers(
+                panel,
+                tiers,
+                horizon,
+                exclude_tenant=tenant,
+                as_of=source.start + last * source.step,
+            ).values()
         )
         yield Answer(
             decision=np.stack([response.decision.T for response in responses], axis=1),

@@ -17,6 +17,7 @@ RULE_PREFIX = "rule:"
 
 SEARCH = "search"
 SEARCH_UNCORRECTED = "search_uncorrected"
+SEARCH_DESPITE_EVENTS = "search_despite_events"
 ARGMIN = f"{RULE_PREFIX}argmin"
 SHRUNKEN_ARGMIN = f"{RULE_PREFIX}shrunken_argmin"
 
@@ -92,7 +93,7 @@ class Method:
         """Whether the method is a stage of the search, scored beside it, and neither a rival nor
         the search.
         """
-        return self.family == "rule" or self.name == SEARCH_UNCORRECTED
+        return self.family == "rule" or self.name in (SEARCH_UNCORRECTED, SEARCH_DESPITE_EVENTS)
 
 
 def _rule(name: str, label: str) -> Method:
@@ -147,6 +148,11 @@ _METHODS = (
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
 """Every method that is scored on every fleet, by name."""
 
+_DESPITE_EVENTS = Method(
+    SEARCH_DESPITE_EVENTS, "search, events ignored", "search", "K, validated", tuned=True
+)
+"""Scored on fleets with known events only."""
+
 
 def method_of(name: str) -> Method:
     """Return the record of a method of the score tables.
@@ -157,6 +163,8 @@ def method_of(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
+    if name == SEARCH_DESPITE_EVENTS:
+        return _DESPITE_EVENTS
     if name.startswith(CONFIG_PREFIX):
         label = f"always {name.removeprefix(CONFIG_PREFIX)}"
         return Method(name, label, "configuration", "1", deciles="shared")

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from tsfm_pipeline.evaluation.events import Event
 from tsfm_pipeline.evaluation.protocol import (
     HIGHEST_ALPHA,
     TIERS,
@@ -138,6 +139,11 @@ class FleetFields(BaseModel):
         default="shared",
         description="'shared': the test period of every tenant is at the end of the fleet's "
         "telemetry; 'own': at the end of its own life, for tenants that live at different times",
+    )
+    events: tuple[Event, ...] = Field(
+        default=(),
+        description="a list of dates, or of mappings with start, end and name: known times that "
+        "are no evidence for ordinary ones (UTC)",
     )
     origins_per_tenant: int = Field(
         default=12, ge=1, le=5000, description="a whole number from 1 to 5000"

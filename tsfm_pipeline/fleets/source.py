@@ -60,6 +60,7 @@ DATA_INDEPENDENT_FIELDS = frozenset(
         "horizon",
         "max_gap",
         "calendar",
+        "events",
         "origins_per_tenant",
         "minimum_per_archetype",
         "prices",

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from tsfm_pipeline.autoresearch.bundle import BundleFacts
 from tsfm_pipeline.evaluation.requests import Basis
 from tsfm_pipeline.serving.contract import ErrorCode
+from tsfm_pipeline.serving.request_checks import Time
 
 MAX_STEPS = 50_000
 """A search on a fleet of minutes looks back on up to 41,600 steps, its validation included."""
@@ -66,6 +67,11 @@ class SearchRequest(BaseModel):
     )
     budget_ms: float | None = Field(
         None, gt=0, le=10_000, description="time for trying configurations; default: no limit"
+    )
+    as_of: Time | None = Field(
+        None,
+        description="time of the last step. Where the fleet's file names known events, it tells "
+        "which earlier times are evidence for this request; default: all are",
     )
 
     @cached_property

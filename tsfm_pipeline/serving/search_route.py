@@ -108,6 +108,7 @@ class SearchRoute:
             request.sla_tier,
             budget_ms=request.budget_ms,
             exclude_tenant=request.tenant_id,
+            as_of=request.as_of,
         )
         basis = basis_at_end(panel, facts.offsets, facts.horizon, engine.configs)
         unanswered = np.flatnonzero(~np.isfinite(response.decision).all(axis=0))

@@ -225,6 +225,7 @@ def _facts(fleet: Fleet) -> BundleFacts:
         seasons=fleet.grid.seasons,
         bounds={metric: fleet.spec.bounds_of(metric) for metric in fleet.grid.metrics},
         max_gap=fleet.spec.max_gap,
+        events=fleet.spec.events,
         protocol=fleet.protocol,
         checkpoint=Checkpoint(
             name=checkpoint.name, sha256=checkpoint.sha256, dtype=fleet.settings.dtype

@@ -5,6 +5,7 @@ tables (`steps.forecasts`), deciding (`autoresearch`).
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.evaluation.events import EventSteps
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS, ForecastConfig
 
@@ -71,7 +73,15 @@ class SearchBatch:
     @cached_property
     def evidence(self) -> tuple[Floats, Floats]:
         """Validation losses and violation rates [R, D, K, J, A]."""
-        losses, violations = validation_arrays(self.fleet, self.requests)
+        return self._of_members(validation_arrays(self.fleet, self.requests))
+
+    @cached_property
+    def evidence_of_every_origin(self) -> tuple[Floats, Floats]:
+        """The same where known events count as ordinary times."""
+        return self._of_members(validation_arrays(self.fleet, self.requests, despite_events=True))
+
+    def _of_members(self, evidence: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+        losses, violations = evidence
         members = self.members[:, None, :, None, None]
         return np.where(members, losses, np.nan), np.where(members, violations, np.nan)
 
@@ -107,15 +117,16 @@ class SearchBatch:
         *,
         deciles: Floats | None = None,
         priors: tuple[Mapping[str, Floats], Floats] | None = None,
+        evidence: tuple[Floats, Floats] | None = None,
     ) -> Decision:
         """Return the decision of the policy of each request's fold.
 
         rule: name of a rule to use in place of the default. correct: False skips the level
-        correction. deciles, priors: replacements for the requests' own, for controls and ablations;
-        shapes as in the properties.
+        correction. deciles, priors, evidence: replacements for the requests' own, for controls and
+        ablations; shapes as in the properties.
         """
         deciles = self.deciles if deciles is None else deciles
-        losses, violations = self.evidence
+        losses, violations = self.evidence if evidence is None else evidence
         relative, violation_priors = self.priors if priors is None else priors
         names = [config.name for config in self.configs]
         n_requests, n_metrics, n_configs, horizon = deciles.shape[:4]
@@ -175,14 +186,41 @@ def target_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
     return actual, scale
 
 
-def validation_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
-    """Return validation losses and violation rates of the requests [R, D, K, J, A]."""
+def validation_arrays(
+    fleet: Fleet, requests: Requests, *, despite_events: bool = False
+) -> tuple[Floats, Floats]:
+    """Return validation losses and violation rates of the requests [R, D, K, J, A].
+
+    Origins that the fleet's known events make no evidence for a request are NaN, unless
+    `despite_events` (`EventSteps.comparable`).
+    """
     shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
     tiers = fleet.protocol.tiers
     columns = fleet.arrays.of(
         "validation_losses", requests, [*loss_columns(tiers), *violation_columns(tiers)], shape
     )
-    return np.stack(columns[: len(tiers)], axis=-1), np.stack(columns[len(tiers) :], axis=-1)
+    parts = np.stack(columns[: len(tiers)], axis=-1), np.stack(columns[len(tiers) :], axis=-1)
+    return parts if despite_events else beside_events(fleet, requests, parts)
+
+
+def beside_events(
+    fleet: Fleet, requests: Requests, evidence: tuple[Floats, Floats]
+) -> tuple[Floats, Floats]:
+    """Return evidence [R, D, K, J, A] with NaN at the origins that the fleet's known events make no
+    evidence for a request.
+    """
+    if not fleet.spec.events:
+        return evidence
+    counts = comparable_origins(fleet, requests)[:, None, None, :, None]
+    losses, violations = (np.where(counts, part, part.dtype.type(np.nan)) for part in evidence)
+    return losses, violations
+
+
+def comparable_origins(fleet: Fleet, requests: Requests) -> NDArray[np.bool_]:
+    """Return which validation origins count beside the fleet's known events, bool [R, J]."""
+    grid = fleet.grid
+    steps = EventSteps.of(fleet.spec.events, grid.start, timedelta(minutes=grid.step_minutes))
+    return steps.comparable(requests.origins.ravel(), fleet.offsets, fleet.spec.horizon)
 
 
 def prior_arrays(

@@ -34,7 +34,7 @@ from tsfm_pipeline.steps.blocks import (
     reservations,
 )
 from tsfm_pipeline.steps.bundle import open_bundle
-from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request
+from tsfm_pipeline.steps.evidence import Floats, SearchBatch, beside_events, by_request
 from tsfm_pipeline.steps.policies import request_priors, request_violations
 
 
@@ -152,10 +152,7 @@ class LiveBatch(SearchBatch):
     @cached_property
     def evidence(self) -> tuple[Floats, Floats]:
         """As `SearchBatch.evidence`."""
-        members = self.members[:, None, :, None, None]
-        return np.where(members, self._forecast[1], np.nan), np.where(
-            members, self._forecast[2], np.nan
-        )
+        return self._of_members(beside_events(self.fleet, self.requests, self._forecast[1:]))
 
     @cached_property
     def priors(self) -> tuple[dict[str, Floats], Floats]:

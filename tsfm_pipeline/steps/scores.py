@@ -38,6 +38,7 @@ from tsfm_pipeline.evaluation.methods import (
     RANDOM_CONFIG,
     RULE_PREFIX,
     SEARCH,
+    SEARCH_DESPITE_EVENTS,
     SEARCH_UNCORRECTED,
     STATIC_ENSEMBLE,
     UNIFORM_AVERAGE,
@@ -84,6 +85,9 @@ def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForec
     for rule in rules.RULES:
         yield f"{RULE_PREFIX}{rule}", _decided(batch.decide(rule, correct=False))
     yield SEARCH_UNCORRECTED, _decided(batch.decide(correct=False))
+    if fleet.spec.events:
+        despite = batch.decide(evidence=batch.evidence_of_every_origin)
+        yield SEARCH_DESPITE_EVENTS, _decided(despite)
     yield SEARCH, searched(fleet, batch)
 
 

@@ -16,6 +16,7 @@ from tsfm_pipeline.evaluation.methods import (
     METHODS,
     RULE_PREFIX,
     SEARCH,
+    SEARCH_DESPITE_EVENTS,
     SEARCH_UNCORRECTED,
     STATIC_ENSEMBLE,
     UNIFORM_AVERAGE,
@@ -54,6 +55,7 @@ def test_names_and_labels_tell_methods_apart() -> None:
 def test_stages_of_the_search_are_no_rivals_and_everything_else_is() -> None:
     stages = {name for name in METHODS if is_part_of_the_search(name)}
     assert stages == {SEARCH_UNCORRECTED} | {f"{RULE_PREFIX}{rule}" for rule in RULES}
+    assert is_part_of_the_search(SEARCH_DESPITE_EVENTS), "scored on some fleets only"
     assert not is_part_of_the_search("config:ctx512")
     assert not is_part_of_the_search("brought_by_a_package")
 

@@ -126,6 +126,17 @@ class DimensionRow(Figures):
     n_failed: int = common("n_failed")
 
 
+class EventRow(Figures):
+    """The search with against without known events, on the requests that they change."""
+
+    tier: str = common("tier")
+    n_events: int = item("count", "known events in the fleet's file")
+    n_requests: int = item("count", "test requests that lose a validation origin by an event")
+    share: Number = item("share", "of the test requests")
+    ratio: Estimate = item("ratio", "of mean scaled losses, with to without the events")
+    verdict: str = item("", "what the interval shows")
+
+
 class FloorRow(Figures):
     """One method's loss beside the irreducible one."""
 
@@ -152,6 +163,7 @@ class AblationReport(Report):
     table_violations: tuple[ViolationRow, ...] = table()
     table_controls: tuple[ControlRow, ...] = table()
     table_dimensions: tuple[DimensionRow, ...] = table(left_out=True)
+    table_events: tuple[EventRow, ...] = table(left_out=True)
     table_floor: tuple[FloorRow, ...] = table(left_out=True)
 
     @property

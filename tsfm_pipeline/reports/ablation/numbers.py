@@ -36,6 +36,7 @@ from tsfm_pipeline.reports.ablation.comparison import (
     mean_loss,
     verdict_of,
 )
+from tsfm_pipeline.reports.ablation.events import event_rows
 from tsfm_pipeline.reports.ablation.losses import (
     Grouping,
     by_group,
@@ -113,6 +114,7 @@ def ablation_report(fleet: Fleet) -> AblationReport:
         table_violations=tuple(_violation_rows(everything, fleet)),
         table_controls=tuple(_control_rows(replayed, fleet)),
         table_dimensions=tuple(_dimension_rows(everything, replayed, fleet)),
+        table_events=tuple(event_rows(everything, fleet)),
         table_floor=tuple(_floor_rows(floor, everything, groups, fleet)) if floor.height else (),
     )
 

@@ -30,6 +30,7 @@ def parts(section: Section, report: AblationReport) -> None:
         "Worse off": words.harm_answer,
         "Headroom": words.headroom_answer,
         "Dimensions": words.dimensions_answer,
+        "Known events": words.events_answer,
         "Floor": words.floor_answer,
     }
     section.points = [
@@ -61,6 +62,7 @@ def parts(section: Section, report: AblationReport) -> None:
         caption="The effect of a dimension of the search space, or of the neighbours' prior: cost "
         "with it over cost without it.",
     )
+    section.fold(tables.events(report))
     section.fold(tables.trust(report))
     section.fold(tables.violations(report))
     section.fold(

@@ -162,6 +162,26 @@ def controls(report: AblationReport) -> Table:
     )
 
 
+def events(report: AblationReport) -> Table:
+    """Return the search's cost with against without the fleet's known events."""
+    cells = tuple(
+        (
+            row.tier,
+            whole(row.n_requests),
+            percent(row.share),
+            ratio_interval(*row.ratio),
+            row.verdict,
+        )
+        for row in report.table_events
+    )
+    return Table(
+        "Known events, on the requests that they change (cost ratio)",
+        ("tier", "requests", "share", "with : without", "verdict"),
+        cells,
+        frozenset({0, 4}),
+    )
+
+
 def dimensions(report: AblationReport) -> Table:
     """Return the cost with against without each dimension of the search space."""
     cells = tuple(

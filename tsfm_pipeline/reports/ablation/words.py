@@ -27,7 +27,14 @@ def ablation_answer(report: AblationReport) -> Answer:
     nothing.
     """
     steps = steps_answer(report)
-    further_answers = (rivals_answer, harm_answer, headroom_answer, dimensions_answer, floor_answer)
+    further_answers = (
+        rivals_answer,
+        harm_answer,
+        headroom_answer,
+        dimensions_answer,
+        events_answer,
+        floor_answer,
+    )
     sentences = [steps.sentence, *(answer(report).sentence for answer in further_answers)]
     return Answer(steps.effect, " ".join(sentence for sentence in sentences if sentence))
 
@@ -158,6 +165,27 @@ def dimensions_answer(report: AblationReport) -> Answer:
     return Answer(
         "gain" if earns else "null",
         f"Search with against without each dimension: {', '.join(parts)}.",
+    )
+
+
+def events_answer(report: AblationReport) -> Answer:
+    """Say what the known events were worth on the requests that they change."""
+    rows = [row for row in report.table_events if row.tier == report.headline_tier]
+    if not rows:
+        return Answer("unknown", "")
+    (row,) = rows
+    effect = effect_of(*row.ratio)
+    words: dict[Effect, str] = {
+        "gain": "which is less",
+        "loss": "which is more",
+        "null": "so no effect is shown",
+        "unknown": "without an interval",
+    }
+    return Answer(
+        effect,
+        f"{count(row.n_requests, 'request')} ({percent(row.share)}) had evidence from another kind "
+        f"of time than their own, by {count(row.n_events, 'known event')}; leaving it out cost "
+        f"{ratio_interval(*row.ratio)} times as much there as hearing it, {words[effect]}.",
     )
 
 

@@ -133,6 +133,7 @@ def _evidence(tenant: Tenant) -> tuple[tuple[WeightRow, ...], tuple[ValidationRo
     losses = tenant.scored_rows("validation_losses").select(
         "metric", "config", "offset_steps", loss=pl.col(column).fill_nan(None)
     )
+    losses = losses.filter(pl.col("offset_steps").is_in(tenant.heard_offsets))
     if not losses.height:  # a test tenant without a valid test request, which never tunes either
         return (), ()
     weights: list[WeightRow] = []

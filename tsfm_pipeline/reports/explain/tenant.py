@@ -99,6 +99,19 @@ class Tenant:
         return rows.filter(pl.col("request_id") == self.scored.request_id).collect()
 
     @cached_property
+    def heard_offsets(self) -> list[int]:
+        """The validation origins of the scored request that count beside the fleet's known events,
+        in steps before it.
+        """
+        assert self.scored is not None
+        from tsfm_pipeline.steps.evidence import comparable_origins
+
+        requests = self.scored.requests
+        counts = comparable_origins(self.fleet, requests)
+        row = requests.ids.ravel().tolist().index(self.scored.request_id)
+        return [o for o, counted in zip(self.fleet.offsets, counts[row], strict=True) if counted]
+
+    @cached_property
     def decided(self) -> dict[str, dict[str, Any]]:
         """What the search decided at the scored test request, at the tenant's tier, by metric;
         empty for a tenant that is never tested.

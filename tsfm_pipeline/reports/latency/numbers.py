@@ -9,7 +9,9 @@ What belongs here: which requests are timed and scored, warm-up, and the content
 import os
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +51,14 @@ SCORED_REQUESTS = 60
 class Sample:
     """R test requests, and the loss of the fixed configuration at the tier that they are scored at.
 
-    tenant, day [R], actual [R, D, H], scale and fixed_loss (scaled) [R, D].
+    times: of the last step of each history. tenant, day [R], actual [R, D, H], scale and fixed_loss
+    (scaled) [R, D].
     """
 
     tier: str
     alpha: float
     histories: list[Panel]
+    times: list[datetime]
     tenant: NDArray[np.int64]
     day: NDArray[np.int64]
     actual: Floats
@@ -125,7 +129,7 @@ def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
             if k == portfolio_size
             else n_others
         )
-        timings, decisions = _answer(sized, sample.histories, n_timed, protocol)
+        timings, decisions = _answer(sized, sample.histories, sample.times, n_timed, protocol)
         measured[k] = Measured(
             n_timed=n_timed,
             stages=tuple(
@@ -241,6 +245,7 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
         tier=tier,
         alpha=fleet.protocol.tiers[tier],
         histories=histories,
+        times=frame["origin_time"].to_list(),
         tenant=frame["tenant_number"].to_numpy().astype(np.int64),
         day=frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy().astype(np.int64),
         actual=targets["actual"].to_numpy().reshape(*shape, -1),
@@ -253,7 +258,11 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
 
 
 def _answer(
-    engine: AutoresearchEngine, histories: list[Panel], n_timed: int, protocol: Protocol
+    engine: AutoresearchEngine,
+    histories: Sequence[Panel],
+    times: Sequence[datetime],
+    n_timed: int,
+    protocol: Protocol,
 ) -> tuple[dict[str, NDArray[np.float64]], Floats]:
     """Return milliseconds of each stage [n_timed], the total last, and decisions [R, D, H].
 
@@ -266,10 +275,9 @@ def _answer(
     samples: dict[str, list[float]] = {}
     decisions = []
     for i in range(n_timed):
-        response = engine.forecast(
-            histories[i % len(histories)], tiers[i // len(histories) % len(tiers)]
-        )
-        if i < len(histories):
+        turn, r = divmod(i, len(histories))
+        response = engine.forecast(histories[r], tiers[turn % len(tiers)], as_of=times[r])
+        if not turn:
             decisions.append(response.decision.T)
         for stage, ms in response.timing_ms.items():
             samples.setdefault(stage, []).append(ms)

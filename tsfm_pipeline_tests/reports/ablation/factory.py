@@ -13,6 +13,7 @@ from tsfm_pipeline.reports.ablation.model import (
     AblationReport,
     ControlRow,
     DimensionRow,
+    EventRow,
     FloorRow,
     RivalRow,
     SelectionRow,
@@ -129,6 +130,17 @@ def ablation(floor: bool = True, alphas: Mapping[str, float] = TIERS) -> Ablatio
                 ("transform", 1.0, "no effect shown"),
             )
             for method in ("search", "fixed_quantile")
+        ),
+        table_events=tuple(
+            EventRow(
+                tier=tier,
+                n_events=2,
+                n_requests=36,
+                share=0.125,
+                ratio=about(0.93),
+                verdict="gains",
+            )
+            for tier in alphas
         ),
         table_floor=tuple(_floor(alphas)) if floor else (),
     )

@@ -118,3 +118,15 @@ def test_figures_are_drawn_from_a_whole_a_partial_and_an_empty_report(name):
     )
     assert len(whole) > len(empty) > 500
     assert (whole != without_floor) == (name == "floor_figure")
+
+
+def test_known_events_are_worth_what_they_changed_and_unsaid_without_any() -> None:
+    report = factory.ablation()
+    answer = ablation.events_answer(report)
+    assert answer.effect == "gain"
+    assert answer.sentence.startswith("36 requests (12.5 %) had evidence from another kind of time")
+    assert "by 2 known events; leaving it out cost 0.930 (0.910 to 0.950) times" in answer.sentence
+    assert answer.sentence in ablation.ablation_answer(report).sentence
+    assert ablation_tables.events(report).rows
+    without = changed(report, table_events=[])
+    assert ablation.events_answer(without).sentence == ""

@@ -1,6 +1,7 @@
 """Test which requests the latency report times and scores, and what a resized engine knows."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tsfm_pipeline.steps.bundle import open_bundle
 from tsfm_pipeline_tests.autoresearch.conftest import search_policy
 from tsfm_pipeline_tests.conftest import N_ORIGINS
 
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 HORIZON, OFFSETS = 8, (32, 64)
 NAMES = ("ctx64", "ctx128", "ctx256")
 
@@ -29,7 +31,7 @@ class Recorder:
 
     asked: list[tuple[int, str]] = field(default_factory=list)
 
-    def forecast(self, history: Panel, tier: str) -> object:
+    def forecast(self, history: Panel, tier: str, as_of: datetime | None = None) -> object:
         number = int(history.values[0, -1])
         self.asked.append((number, tier))
 
@@ -50,7 +52,7 @@ def numbered(n: int) -> list[Panel]:
 
 def test_every_round_has_its_own_tier_and_the_first_is_scored() -> None:
     recorder = Recorder()
-    timings, decisions = latency_numbers._answer(recorder, numbered(6), 20, PROTOCOL)  # type: ignore[arg-type]
+    timings, decisions = latency_numbers._answer(recorder, numbered(6), [NOON] * 6, 20, PROTOCOL)  # type: ignore[arg-type]
     timed = recorder.asked[latency_numbers.WARM_UP_REQUESTS :]
     assert [number for number, _ in timed] == [i % 6 for i in range(20)]
     assert [tier for _, tier in timed[::6]] == ["standard", "premium", "basic", "standard"]
@@ -74,6 +76,7 @@ def test_the_losses_of_a_size_are_paired_with_the_fixed_configurations_on_metric
     sample = latency_numbers.Sample(
         "standard",
         TIERS["standard"],
+        [],
         [],
         np.repeat(np.arange(6), 2),
         np.tile([0, 1], 6),
@@ -144,7 +147,11 @@ def test_the_answers_that_are_timed_are_those_that_were_scored(
     """At the portfolio's own size the sample's losses are those of the search in the tables."""
     sample = latency_numbers._sample(mini_fleet, 0, 6)
     _, decisions = latency_numbers._answer(
-        open_bundle(mini_fleet).engine(mini_forecaster), sample.histories, 6, PROTOCOL
+        open_bundle(mini_fleet).engine(mini_forecaster),
+        sample.histories,
+        sample.times,
+        6,
+        PROTOCOL,
     )
     ours = mean_pinball(sample.actual, decisions, TIERS["standard"]) / sample.scale
     scored = mini_fleet.tables.read("scored_forecasts")
