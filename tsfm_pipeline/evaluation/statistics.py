@@ -84,6 +84,10 @@ class MeanLogRatio:
     n_excluded: int
 
 
+AT_REST = 0.01
+"""Share of the median tenant's mean loss below which a tenant has no ratio of its own."""
+
+
 @dataclass(frozen=True)
 class GeometricMeanRatio:
     """Geometric mean over tenants of the ratio of two methods' losses, with its 95 % two-way
@@ -248,11 +252,15 @@ def geometric_mean_ratio(
 
     Every tenant has the same weight, so that no burst and no unit of a scale decides the figure.
     loss_a, loss_b, tenant, day [R], and the limits, those of the logarithm's mean, are as in
-    `two_way_bootstrap`. Tenants where a sum is zero have no ratio and are counted.
+    `two_way_bootstrap`. Tenants where a sum is zero have no ratio and are counted. So are tenants
+    at rest, whose mean losses are both below `AT_REST` of the median tenant's: the ratio of two
+    rounding errors is no effect.
     """
     cells, a, b = paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b = cells.total(a), cells.total(b)
-    usable = (sums_a.sum(axis=1) > 0) & (sums_b.sum(axis=1) > 0)
+    totals_a, totals_b = sums_a.sum(axis=1), sums_b.sum(axis=1)
+    larger = np.maximum(totals_a, totals_b) / cells.total(np.ones(len(a))).sum(axis=1)
+    usable = (totals_a > 0) & (totals_b > 0) & (larger >= AT_REST * np.median(larger))
     sums_a, sums_b = sums_a[usable], sums_b[usable]
     n_tenants, n_days = sums_a.shape
     n_excluded = int((~usable).sum())

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 
 from tsfm_pipeline.evaluation.statistics import (
+    GeometricMeanRatio,
     geometric_mean_ratio,
     label_swap_pvalue,
     label_swap_rejection_rate,
@@ -264,6 +265,24 @@ def test_in_a_geometric_mean_every_tenant_counts_alike() -> None:
     assert result.ratio == pytest.approx(0.5)
     assert (result.n_tenants, result.n_excluded) == (2, 1)
     assert result.low < 0.5 < result.high
+
+
+def test_a_tenant_at_rest_under_both_methods_has_no_ratio_and_one_that_is_not_has() -> None:
+    a, b, tenant, day = _clustered_losses(0)
+    plain = geometric_mean_ratio(a, b, tenant, day, 200, 0)
+    newcomer = np.full(4, tenant.max() + 1)
+    added = [np.concatenate([tenant, newcomer]), np.concatenate([day, [0, 1, 2, 3]]), 200, 0]
+
+    def beside(own_a: float, own_b: float) -> GeometricMeanRatio:
+        losses = (np.concatenate([x, np.full(4, y)]) for x, y in ((a, own_a), (b, own_b)))
+        return geometric_mean_ratio(*losses, *added)
+
+    resting = beside(1e-15, 2e-12)
+    assert resting.ratio == pytest.approx(plain.ratio)
+    assert (resting.n_tenants, resting.n_excluded) == (plain.n_tenants, 1)
+    harmed = beside(10 * b.mean(), 2e-12)
+    assert (harmed.n_tenants, harmed.n_excluded) == (plain.n_tenants + 1, 0)
+    assert harmed.ratio > 1.2 * plain.ratio
 
 
 def test_the_scale_of_a_tenant_does_not_move_the_geometric_mean_or_its_interval() -> None:

@@ -50,7 +50,8 @@ class HeadlineOfTier(Figures):
     leave_one_out_ratio_max: Number = item("ratio", "largest ratio with one series left out")
     tenant_ratio: Estimate = item(
         "ratio",
-        "geometric mean over tenants of the ratio of their losses: every tenant alike",
+        "geometric mean over tenants, but for those at rest, of the ratio of their losses: every "
+        "tenant alike",
     )
     largest_request_share: Number = item(
         "share", "of the one dearest request in all losses of the fixed configuration"
