@@ -1,18 +1,21 @@
 """Measure what the search saves on fleets that had no part in its declared constants.
 
-`python benchmarks/strangers.py FOLDER [--fleets NAME ...] [--set NAME=VALUE ...]` makes seven
-fleets in FOLDER, runs each up to its headline with the present code (half an hour of two cores in
+`python benchmarks/strangers.py FOLDER [--leave-one-out] [--set NAME=VALUE ...]` makes seven fleets
+in FOLDER, runs each up to its headline with the present code (a quarter of an hour of two cores in
 all), and prints one JSON object: per fleet and tier the ratio of sums, the geometric mean over
 tenants and the ratio under scales with a floor, with their intervals, the largest share of one
 request, and the ratio of each stratum to the better of its rivals; then the first three pooled over
 six of the fleets (Hartung and Knapp). `--set` names settings, like TSFM_SEARCH__GATE_RIDGE=10. What
 is there already is not made again.
 
+`--leave-one-out` learns the gate's declared coefficients anew for each fleet, on the tuning rows of
+the others (`autoresearch.teaching`), runs it with these, and prints them too.
+
 The fleets are worn versions of smd, asd and nab (`tsfm_pipeline_tests.worn`), and three mixes of
-archetypes of the generator with seeds, steps, horizons and lengths of their own. The gate's
-declared coefficients were fitted to `synthetic`, another draw of that generator, and halved by what
-tuning rows of smd and asd said. `nab-lifetimes` shares its series with `nab-outage` and stands
-beside the pool.
+archetypes of the generator with seeds, steps, horizons and lengths of their own. The shipped
+coefficients were fitted to `synthetic`, another draw of that generator, and halved by what tuning
+rows of smd and asd said. `nab-lifetimes` shares its series with `nab-outage` and stands beside the
+pool.
 
 What belongs here: these fleets and this pool. What does not: the wear, and the figures of one fleet
 (`reports.headline`).
@@ -32,8 +35,13 @@ import numpy as np
 import yaml
 from measuring import ran_on
 
+from tsfm_pipeline import search_settings
+from tsfm_pipeline.autoresearch.teaching import Lesson, learned_coefficients, lessons_of
+from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.evaluation.pooling import pooled_ratio
 from tsfm_pipeline.fleets import SyntheticFleet, open_fleet
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.steps.policies import TuningView, folds_and_tuners, tuning_data
 from tsfm_pipeline_tests import worn
 
 WORN = {
@@ -67,6 +75,10 @@ MIXES = {
     "mix-office": Mix(("b2b-saas", "ecommerce-retail", "compute-heavy"), 45, 5, 24, 701),
     "mix-hourly": Mix((), 120, 60, 24, 702),
 }
+
+
+FLEETS = (*WORN, *MIXES)
+TRAITS = (*search_settings.TRAITS, "seasons_ago_1", "seasons_ago_7")
 
 
 def write_mix(name: str, mix: Mix, folder: Path) -> None:
@@ -138,6 +150,30 @@ def run(name: str, folder: Path, settings: Sequence[str]) -> dict[str, Any]:
     return report
 
 
+def lessons(name: str, folder: Path) -> list[Lesson]:
+    """Return what a fleet that was run teaches, over all its folds."""
+    settings = Settings(data_dir=folder / "data", specs_dir=folder / "specs")
+    fleet = open_workspace_fleet(settings, name)
+    taught = []
+    for fold, tuners in folds_and_tuners(fleet):
+        data = tuning_data(TuningView(fleet, fold, tuners, fleet.portfolio_mask(fold)))
+        taught += lessons_of(
+            settings.search, fleet.offsets, fleet.grid.first_season, *data, fleet.protocol.tiers
+        )
+    return taught
+
+
+def of_others(taught: dict[str, list[Lesson]], name: str) -> dict[str, float]:
+    """Return the coefficients that fleets of other sources teach; each mix is its own source."""
+
+    def source(fleet: str) -> str:
+        return WORN[fleet][0] if fleet in WORN else fleet
+
+    return learned_coefficients(
+        [own for fleet, own in taught.items() if source(fleet) != source(name)], TRAITS
+    )
+
+
 def of_fleet(report: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of one fleet by tier."""
 
@@ -171,19 +207,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [*WORN, *MIXES]
     parser.add_argument("folder", type=Path, help="where fleets and tables are kept")
-    parser.add_argument("--fleets", nargs="+", choices=names, default=names)
+    parser.add_argument("--leave-one-out", action="store_true")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     folder = options.folder.absolute()
-    found = {name: of_fleet(run(name, folder, options.set)) for name in options.fleets}
+    found = {name: of_fleet(run(name, folder, options.set)) for name in FLEETS}
+    coefficients = {}
+    if options.leave_one_out:
+        taught = {name: lessons(name, folder) for name in FLEETS}
+        coefficients = {name: of_others(taught, name) for name in FLEETS}
+        for name, own in coefficients.items():
+            learned = f"TSFM_SEARCH__GATE_COEFFICIENTS={json.dumps(own)}"
+            found[name] = of_fleet(run(name, folder, [*options.set, learned]))
     members = [own for name, own in found.items() if name not in NOT_POOLED]
     pooled = {
         tier: {figure: pool([own[tier][figure] for own in members]) for figure in FIGURES}
         for tier in TIERS
     }
-    print(json.dumps({**ran_on(), "fleets": found, "pooled": pooled}, indent=2))
+    results = {"fleets": found, "pooled": pooled, "coefficients": coefficients}
+    print(json.dumps({**ran_on(), **results}, indent=2))
     return 0
 
 

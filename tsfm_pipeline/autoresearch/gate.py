@@ -123,10 +123,9 @@ def fit_gate(
     penalty = ridge / len(outcomes.n_rows)
 
     def of_average(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weight = rules.weights(-(scaled @ coefficients), available, 1.0)
-        loss, slope = outcomes.loss_and_slope(rules.weighted(weight, decisions), alpha)
-        of_weight = np.matmul(decisions, slope[..., None])[..., 0]
-        of_score = weight * (of_weight - (weight * of_weight).sum(axis=1, keepdims=True))
+        loss, of_score = loss_of_scores(
+            scaled @ coefficients, decisions, available, outcomes, alpha
+        )
         return loss, np.einsum("mkp,mk->p", scaled, of_score)
 
     declared_loss = of_average(start)[0] or 1.0
@@ -143,6 +142,22 @@ def fit_gate(
     ).x
     intercepts = solution[n_traits:]
     return np.concatenate([solution[:n_traits] / unit, intercepts - intercepts.mean()])
+
+
+def loss_of_scores(
+    scores: Floats,
+    decisions: Floats,
+    available: NDArray[np.bool_],
+    outcomes: Outcomes,
+    alpha: float,
+) -> tuple[float, Floats]:
+    """Return the mean scaled pinball loss of the average of decisions [M, K, H] under a softmax of
+    scores [M, K], and its derivative by the scores [M, K].
+    """
+    weight = rules.weights(-scores, available, 1.0)
+    loss, slope = outcomes.loss_and_slope(rules.weighted(weight, decisions), alpha)
+    of_weight = np.matmul(decisions, slope[..., None])[..., 0]
+    return loss, weight * (of_weight - (weight * of_weight).sum(axis=1, keepdims=True))
 
 
 def _seasonal(offsets: Sequence[int], season: int | None) -> dict[str, int]:

@@ -98,17 +98,7 @@ def fit_policy(
     schedule = Schedule(
         tuple(offsets), season, tuple(half_life * horizon for half_life in settings.half_lives)
     )
-    available = given(sample.decisions)  # [R, D, K]
-    usable = (
-        available.any(axis=-1) & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)
-    )  # [R, D]
-    if not usable.any():
-        raise ValueError(
-            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed "
-            "outcome and a scale, so the search cannot "
-            "be tuned on this fleet; give it more history before the test period, or shorter "
-            "contexts in search.candidates"
-        )
+    usable, available = usable_rows(sample)
     tenants = np.unique(sample.tenants[usable.any(axis=1)])
     parts = _Parts.of(sample, tenants, alphas, choices, settings.gate_seed)
     tiers = {}
@@ -126,6 +116,24 @@ def fit_policy(
         tiers=tiers,
         alphas=dict(alphas),
     )
+
+
+def usable_rows(sample: TuningSample) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which metrics of which requests can be scored [R, D], and which configurations have a
+    forecast there [R, D, K]. Raises ValueError if none can be scored.
+    """
+    available = given(sample.decisions)
+    usable = (
+        available.any(axis=-1) & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)
+    )
+    if not usable.any():
+        raise ValueError(
+            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed "
+            "outcome and a scale, so the search cannot "
+            "be tuned on this fleet; give it more history before the test period, or shorter "
+            "contexts in search.candidates"
+        )
+    return usable, available
 
 
 def _fit_tier(

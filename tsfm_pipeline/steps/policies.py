@@ -206,6 +206,24 @@ def fit_search(view: TuningView) -> fitting.Fitted:
     """Fit the search's policy and the rivals' shared choices to the requests of the view's tuning
     tenants.
     """
+    fleet = view.fleet
+    sample, evidence = tuning_data(view)
+    return fitting.fit_search(
+        fleet.settings.search,
+        [config.name for config in fleet.configs],
+        view.members,
+        fleet.offsets,
+        fleet.grid.first_season,
+        sample,
+        evidence,
+        fleet.protocol.tiers,
+    )
+
+
+def tuning_data(view: TuningView) -> tuple[TuningSample, TuningEvidence]:
+    """Return the requests of the view's tuning tenants that the search is fitted to: a seeded draw
+    of whole tenants where there are more than `search.policy_requests`.
+    """
     fleet, search = view.fleet, view.fleet.settings.search
     known = fleet.arrays.requests("tuning", only=view.tuners.tolist())
     losses, _, scale = tuning_losses(fleet, known, view.members)
@@ -245,16 +263,7 @@ def fit_search(view: TuningView) -> fitting.Fitted:
         priors={kind: prior[used] for kind, prior in priors.items()},
         violation_priors=violation_priors[used],
     )
-    return fitting.fit_search(
-        search,
-        [config.name for config in fleet.configs],
-        view.members,
-        fleet.offsets,
-        fleet.grid.first_season,
-        sample,
-        tuning_evidence,
-        fleet.protocol.tiers,
-    )
+    return sample, tuning_evidence
 
 
 @lru_cache(maxsize=2)
