@@ -6,6 +6,8 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from tsfm_pipeline.autoresearch.engine import resized
+from tsfm_pipeline.evaluation.events import Event
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import DECILES, TIERS
 from tsfm_pipeline.serving.contract import ErrorCode
@@ -105,6 +108,27 @@ def test_k_tries_the_most_promising_configurations(service: Service) -> None:
 
 
 @pytest.mark.heavy
+def test_the_time_of_the_last_step_tells_which_earlier_times_are_evidence(service: Service) -> None:
+    """The hour before the history ends is an event; the request's own horizon is not."""
+    facts, end = BUNDLE.facts, datetime(2024, 5, 1, 12, tzinfo=UTC)
+    recent = Event(start=end - timedelta(hours=1), end=end)
+    bundle = replace(BUNDLE, facts=facts.model_copy(update={"events": (recent,)}))
+    route = SearchRoute(bundle, service.runtime, 512, FallbackSettings())
+
+    def decided(**fields: Any) -> list[list[float]]:
+        asked = route.read(body(**fields))
+        return service.runner.run(route.answer(asked, Deadline.after(60.0))).decision
+
+    plain, timed = decided(), decided(as_of=end.isoformat())
+    assert plain == service.answer().decision, "without a time every origin counts"
+    assert timed != plain
+    assert decided(as_of=(end + timedelta(days=30)).isoformat()) == plain, "long after the event"
+    engine = bundle.engine(service.runtime.forecaster)
+    expected = engine.forecast(bundle.panel(telemetry(N_STEPS)), "standard", as_of=end)
+    np.testing.assert_array_equal(timed, expected.decision)
+
+
+@pytest.mark.heavy
 def test_a_shorter_horizon_is_answered_by_its_first_steps(service: Service) -> None:
     whole, first = service.answer(), service.answer(horizon=5)
     assert (whole.horizon, first.horizon) == (HORIZON, 5)
@@ -187,6 +211,8 @@ def test_a_metric_without_any_value_is_refused_by_name() -> None:
         ({"k": 33}, ErrorCode.INVALID_FIELD, "k"),
         ({"k": "8"}, ErrorCode.INVALID_FIELD, "k"),
         ({"budget_ms": 0}, ErrorCode.INVALID_FIELD, "budget_ms"),
+        ({"as_of": "noon"}, ErrorCode.INVALID_FIELD, "as_of"),
+        ({"as_of": "2024-05-01T12:00:00"}, ErrorCode.INVALID_FIELD, "as_of"),
         ({"tenant_id": ""}, ErrorCode.INVALID_FIELD, "tenant_id"),
         ({"history": []}, ErrorCode.INVALID_FIELD, "history"),
         ({"history": [[]]}, ErrorCode.INVALID_FIELD, "history[0]"),
