@@ -63,7 +63,7 @@ class Representation:
             return steps
         windows = zip(series.tolist(), begins.tolist(), origins.tolist(), strict=True)
         largest = np.array([self.scaled[one, begin : end + 1].max() for one, begin, end in windows])
-        above = TRANSFORMS[self.transform].inverse(
+        above = TRANSFORMS[self.transform].height(
             steps, self.upper - self.lower, largest.astype(np.float64)[:, None, None]
         )
         return np.asarray(self.lower + above, dtype=np.float64)

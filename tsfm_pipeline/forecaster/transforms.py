@@ -25,14 +25,30 @@ class Transform:
     quantiles.
 
     forward: (height above the lower bound, at least 0, [S, T]; upper - lower) -> the same on the
-    scale, float32. inverse: (forecasts on the scale [N, H, 10]; upper - lower; the largest value on
-    the scale that each forecast's window holds, in a shape that broadcasts to theirs) -> height
-    above the lower bound. Without needs_upper, upper - lower may be infinite and is not used.
+    scale, float32. inverse: (forecasts on the scale [N, H, 10]; upper - lower) -> height above the
+    lower bound. Without needs_upper, upper - lower may be infinite and is not used. slope: the
+    derivative of inverse, for a scale whose way back must not be followed beyond what was seen.
     """
 
     forward: Callable[[Floats, float], Floats]
-    inverse: Callable[[Floats, float, Floats], Floats]
+    inverse: Callable[[Floats, float], Floats]
     needs_upper: bool = False
+    slope: Callable[[Floats], Floats] | None = None
+
+    def height(self, steps: Floats, span: float, largest: Floats) -> Floats:
+        """Return forecasts on the scale [N, H, 10] as height above the lower bound. largest: the
+        largest value on the scale in each forecast's window, in a shape that broadcasts to theirs.
+
+        With a slope, the way back beyond that value begins with this slope and flattens. In a
+        series with bursts, a high decile may lie as far above the largest value as that lies above
+        the smallest. The exponential would turn that into 100,000 times the largest value; this
+        curve turns it into four times.
+        """
+        if self.slope is None:
+            return self.inverse(steps, span)
+        beyond = np.log1p(np.maximum(steps - largest, 0.0))
+        inside = self.inverse(np.minimum(steps, largest), span)
+        return np.minimum(inside + self.slope(largest) * beyond, float(LARGEST_VALUE))
 
 
 def _logit(above: Floats, span: float) -> Floats:
@@ -40,25 +56,14 @@ def _logit(above: Floats, span: float) -> Floats:
     return np.asarray(np.log(share / (1 - share)))
 
 
-def _from_log(steps: Floats, span: float, largest: Floats) -> Floats:
-    """Return expm1 up to the largest value of the window, and beyond it a curve that goes on with
-    the same slope and flattens.
-
-    In a series with bursts, a high decile may lie as far above the largest value as that lies above
-    the smallest. The exponential would turn that into 100,000 times the largest value; this curve
-    turns it into four times.
-    """
-    beyond = np.log1p(np.maximum(steps - largest, 0.0))
-    height = np.expm1(np.minimum(steps, largest)) + np.exp(largest) * beyond
-    return np.minimum(height, float(LARGEST_VALUE))
-
-
 TRANSFORMS: dict[str, Transform] = {
-    "log": Transform(forward=lambda above, span: np.log1p(above), inverse=_from_log),
+    "log": Transform(
+        forward=lambda above, span: np.log1p(above),
+        inverse=lambda steps, span: np.expm1(steps),
+        slope=np.exp,
+    ),
     "logit": Transform(
-        forward=_logit,
-        inverse=lambda steps, span, largest: span / (1.0 + np.exp(-steps)),
-        needs_upper=True,
+        forward=_logit, inverse=lambda steps, span: span / (1.0 + np.exp(-steps)), needs_upper=True
     ),
 }
 """By name. `none`, which stands for the telemetry's own units, has no entry."""
