@@ -58,7 +58,7 @@ FIGURES = ("ratio", "tenant_ratio", "floored_ratio")
 
 class Mix(NamedTuple):
     """A draw of the generator: its archetypes (all where none is named), its length, the minutes of
-    a step and the steps of a horizon.
+    a step, the steps of a horizon, and its seed.
     """
 
     archetypes: tuple[str, ...]
@@ -75,8 +75,6 @@ MIXES = {
     "mix-office": Mix(("b2b-saas", "ecommerce-retail", "compute-heavy"), 45, 5, 24, 701),
     "mix-hourly": Mix((), 120, 60, 24, 702),
 }
-
-
 FLEETS = (*WORN, *MIXES)
 TRAITS = (*search_settings.TRAITS, "seasons_ago_1", "seasons_ago_7")
 
@@ -119,8 +117,10 @@ def write_mix(name: str, mix: Mix, folder: Path) -> None:
     table.with_suffix(".yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
-def run(name: str, folder: Path, settings: Sequence[str]) -> dict[str, Any]:
-    """Make one fleet and its headline, and return the report."""
+def run(name: str, folder: Path, coefficients: dict[str, float] | None = None) -> dict[str, Any]:
+    """Make one fleet and its headline, with these coefficients of the gate, and return the report;
+    None: those that the settings say.
+    """
     specs, data, home = folder / "specs", folder / "data", folder / "dagster"
     for made in (specs, data, home):
         made.mkdir(parents=True, exist_ok=True)
@@ -130,11 +130,9 @@ def run(name: str, folder: Path, settings: Sequence[str]) -> dict[str, Any]:
         else:
             write_mix(name, MIXES[name], specs)
     given = {"TSFM_SPECS_DIR": specs, "TSFM_DATA_DIR": data, "DAGSTER_HOME": home}
-    environment = (
-        os.environ
-        | {key: str(path) for key, path in given.items()}
-        | dict(setting.split("=", 1) for setting in settings)
-    )
+    environment = os.environ | {key: str(path) for key, path in given.items()}
+    if coefficients is not None:
+        environment["TSFM_SEARCH__GATE_COEFFICIENTS"] = json.dumps(coefficients)
     command = ["dagster", "asset", "materialize", "-m", "tsfm_pipeline.definitions"]
     with (folder / f"{name}.log").open("w") as log:
         subprocess.run(
@@ -212,14 +210,14 @@ def main() -> int:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     folder = options.folder.absolute()
-    found = {name: of_fleet(run(name, folder, options.set)) for name in FLEETS}
+    os.environ.update(setting.split("=", 1) for setting in options.set)
+    found = {name: of_fleet(run(name, folder)) for name in FLEETS}
     coefficients = {}
     if options.leave_one_out:
         taught = {name: lessons(name, folder) for name in FLEETS}
         coefficients = {name: of_others(taught, name) for name in FLEETS}
         for name, own in coefficients.items():
-            learned = f"TSFM_SEARCH__GATE_COEFFICIENTS={json.dumps(own)}"
-            found[name] = of_fleet(run(name, folder, [*options.set, learned]))
+            found[name] = of_fleet(run(name, folder, own))
     members = [own for name, own in found.items() if name not in NOT_POOLED]
     pooled = {
         tier: {figure: pool([own[tier][figure] for own in members]) for figure in FIGURES}
