@@ -171,8 +171,8 @@ class AutoresearchEngine:
         retrieved = perf_counter()
         order = None if budget_ms is None else self._order(priors, tiers)
         deciles, losses, violations, evaluated = self._evaluate(panel, order, started, budget_ms)
-        for part in (losses, violations):
-            part[..., ~self._comparable(as_of), :] = np.nan
+        ignored = ~self._comparable(as_of)
+        losses[..., ignored, :] = violations[..., ignored, :] = np.nan
         forecast = perf_counter()
         decided = self.policy.decide(
             deciles, losses, violations, priors, violation_priors, limits=panel.limits
