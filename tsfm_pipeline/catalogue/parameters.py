@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
+from tsfm_pipeline.fleets.row_fields import event_column_of
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.settings import RESAMPLES, Settings
 
@@ -230,9 +231,11 @@ def _calendar(context: FingerprintContext) -> Parameters:
 
 
 def _events(context: FingerprintContext) -> Parameters:
-    """Return the known events, if any."""
+    """Return the known events, and the column that marks them, if any."""
     events = context.spec.model_dump(mode="json", include={"events"})
-    return events if context.spec.events else {}
+    column = event_column_of(context.spec)
+    marked = {} if column is None else {"event_column": column}
+    return (events if context.spec.events else {}) | marked
 
 
 def _own_limits(context: FingerprintContext) -> Parameters:

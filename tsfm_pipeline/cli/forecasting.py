@@ -196,6 +196,7 @@ def _read(
                 "tier_column": None,
                 "archetype_column": None,
                 "reserved_columns": {},
+                "event_column": None,
             }
         )
         if fleet.metrics is None and (spec.layout == "wide" or spec.metric_column):

@@ -101,6 +101,23 @@ class EventSteps:
         ends = [-(-((event.end - start) // MICROSECOND) // width) for event in events]
         return cls(np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64))
 
+    @classmethod
+    def of_marked(cls, steps: NDArray[np.integer]) -> "EventSteps":
+        """Return the events that marked steps make: ascending, each once; neighbours are one
+        event.
+        """
+        runs = np.split(steps, np.flatnonzero(np.diff(steps) > 1) + 1) if len(steps) else []
+        return cls(
+            np.array([run[0] for run in runs], dtype=np.int64),
+            np.array([run[-1] + 1 for run in runs], dtype=np.int64),
+        )
+
+    def with_more(self, other: "EventSteps") -> "EventSteps":
+        """Return the events of both."""
+        return EventSteps(
+            np.concatenate([self.first, other.first]), np.concatenate([self.after, other.after])
+        )
+
     def touch(self, origins: NDArray[np.integer], horizon: int) -> NDArray[np.bool_]:
         """Return whether any of the `horizon` steps after each origin [...] is in an event."""
         begins, ends = np.asarray(origins)[..., None] + 1, np.asarray(origins)[..., None] + horizon

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tsfm_pipeline.fleets.fields import possible_step
+from tsfm_pipeline.fleets.fields import FleetFields, possible_step
 from tsfm_pipeline.fleets.reading import TableReading
 
 LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
@@ -18,7 +18,7 @@ _NOT_OF_WIDE = frozenset({"value_column", "metric_column"})
 _NOT_OF_SERIES = frozenset(
     {
         *("tenant_column", "metric_column", "metrics", "tier_column", "archetype_column"),
-        *("reserved_columns", "one_tenant"),
+        *("reserved_columns", "event_column", "one_tenant"),
     }
 )
 
@@ -78,6 +78,12 @@ class RowFields(TableReading):
         default=None, description="the name of a column, or null to deal tiers by shares"
     )
     archetype_column: str | None = Field(default=None, description="the name of a column, or null")
+    event_column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the name of a column that marks known events, tenant by tenant: it is empty, "
+        "0, false or no at ordinary times (layouts: wide, long)",
+    )
     reserved_columns: dict[str, str] = Field(
         default_factory=dict,
         description="metric: the name of a column with what is reserved of it today, in its units; "
@@ -131,7 +137,7 @@ class RowFields(TableReading):
                 )
         elif self.one_tenant is not None and self.tenant_column is not None:
             raise ValueError("one_tenant needs 'tenant_column: null'; give either of the two")
-        labels = [self.tier_column, self.archetype_column]
+        labels = [self.tier_column, self.archetype_column, self.event_column]
         roles = [*self.tenant_columns, *self.time_columns, *labels]
         if self.layout == "series":
             self.check_metrics((self.value_column,))
@@ -183,7 +189,10 @@ class RowFields(TableReading):
     @property
     def columns(self) -> tuple[str, ...]:
         """Return every column that a field names."""
-        labels = (self.tier_column, self.archetype_column, self.metric_column)
+        labels = (
+            *(self.tier_column, self.archetype_column, self.metric_column),
+            self.event_column,
+        )
         values = (self.value_column,) if self.layout == "long" else self.metrics or ()
         given = (label for label in labels if label is not None)
         named = (*self.time_columns, *self.tenant_columns, *given, *values)
@@ -199,3 +208,10 @@ class RowFields(TableReading):
                 f"reserved_columns name {', '.join(map(repr, unknown))}; the metrics are "
                 f"{', '.join(metrics)}"
             )
+
+
+def event_column_of(spec: FleetFields) -> str | None:
+    """Return the column that marks a fleet's known events; None where its kind has no rows, or the
+    file names none.
+    """
+    return spec.event_column if isinstance(spec, RowFields) else None

@@ -39,6 +39,9 @@ metric is observed. n_observed, n_missing: values over all metrics between the t
 rows dropped because a later row had the same tenant and timestamp. n_gaps: runs of missing values
 between the two, summed over metrics; longest_gap: the longest of them, in steps."""
 
+MARKED_SCHEMA = pl.Schema({"tenant_number": pl.Int32, "step": pl.Int32})
+"""One row per step of a tenant that belongs to a known event."""
+
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """What polars raises for a file that it cannot read. Some damage makes polars panic, and its panic
 is not an `Exception`.
@@ -224,6 +227,12 @@ class FleetSource(ABC):
                 f"{self.n_tenants - 1}"
             )
         return self._values(tenant_numbers)
+
+    def marked_steps(self) -> pl.DataFrame:
+        """Return the steps that the source marks as known events of single tenants, with
+        MARKED_SCHEMA: each of them once, ascending.
+        """
+        return pl.DataFrame(schema=MARKED_SCHEMA)
 
     @abstractmethod
     def _values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:

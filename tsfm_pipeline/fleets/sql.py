@@ -73,6 +73,10 @@ class SqlSource(FleetSource):
         """
         return self._table.manifest()
 
+    def marked_steps(self) -> pl.DataFrame:
+        """Return the steps that the event column marks, as `TableSource.marked_steps` does."""
+        return self._table.marked_steps()
+
     def _values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
         return self._table.values(tenant_numbers)
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.fleets.dialects import partition_of
 from tsfm_pipeline.fleets.fields import FleetFields
 from tsfm_pipeline.fleets.kinds import TableFleet
+from tsfm_pipeline.fleets.numbers import MISSING_WORDS
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.reading import TableReading
 from tsfm_pipeline.fleets.repeats import (
@@ -38,6 +39,7 @@ from tsfm_pipeline.fleets.repeats import (
 from tsfm_pipeline.fleets.row_rules import row_rules, unit_rules, words_for_missing
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
+    MARKED_SCHEMA,
     FleetDataError,
     FleetSource,
     data_fields,
@@ -58,12 +60,14 @@ SPARSEST = 0.01
 not fit into memory.
 """
 _LATER_FIELDS = (
-    *("layout", "value_column", "metric_column", "align", "reserved_columns"),
+    *("layout", "value_column", "metric_column", "align", "reserved_columns", "event_column"),
     *(name for name in TableReading.model_fields if name not in FleetFields.model_fields),
 )
 """Fields that were added after fleets had been read without them; at their defaults they do not
 enter the fingerprint.
 """
+UNMARKED = frozenset({*MISSING_WORDS, "false", "no"})
+"""Cells of an event column, in lower case, that mark no event. Nor does the number 0."""
 _TENANTS_AT_ONCE = 32
 
 
@@ -124,6 +128,29 @@ class TableSource(FleetSource):
         """
         return self._manifest
 
+    def marked_steps(self) -> pl.DataFrame:
+        """Return the steps that the event column marks for each tenant (MARKED_SCHEMA): those with
+        any row whose cell is not empty, 0, false or no.
+        """
+        column = self.spec.event_column
+        if column is None:
+            return super().marked_steps()
+        cell = pl.col(f"label:{column}").str.strip_chars().str.to_lowercase()
+        is_zero = (cell.cast(pl.Float64, strict=False) == 0).fill_null(False)
+        ordinary = cell.is_null() | cell.is_in(sorted(UNMARKED)) | is_zero
+        marked = self._files.rows(labels=[column]).filter(~ordinary)
+        numbers = {tenant: number for number, tenant in enumerate(self._tenant_ids)}
+        steps = marked.select(
+            pl.col("tenant").replace_strict(numbers, return_dtype=pl.Int32).alias("tenant_number"),
+            self._step.cast(pl.Int32),
+        )
+        return collect(self.spec, steps.unique().sort("tenant_number", "step")).cast(MARKED_SCHEMA)
+
+    @property
+    def _step(self) -> pl.Expr:
+        """The step of a row: its time rounded up, which leaves times on the grid unchanged."""
+        return (-((self._start_us - pl.col("time")) // self._step_us)).alias("step")
+
     def _values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
         if _stamps(self._files) != self._stamps:
             raise FleetDataError(
@@ -174,9 +201,7 @@ class TableSource(FleetSource):
         selected = self._files.rows_of(wanted["tenant"].to_list(), labels=self._labels)
         rows = collect(self.spec, selected, in_order=True)
         rows = rows.join(wanted, on="tenant", how="inner", maintain_order="left").with_columns(
-            (-((self._start_us - pl.col("time")) // self._step_us)).alias(
-                "step"
-            )  # rounded up, which leaves times on the grid unchanged
+            self._step
         )
         long = self.spec.layout != "wide"
         keys = ["row", "metric", "step"] if long else ["row", "step"]

@@ -55,7 +55,7 @@ def open_files(
     left_out: tuple[LeftOut, ...] = ()
     if spec.layout == "wide":
         values, left_out = _wide_metrics(spec, paths, schema)
-    labels = (spec.tier_column, spec.archetype_column, spec.metric_column)
+    labels = (spec.tier_column, spec.archetype_column, spec.metric_column, spec.event_column)
     tenants = () if spec.layout == "series" else spec.tenant_columns
     roles = (*tenants, *spec.time_columns, *labels)
     needed = [column for column in (*roles, *values, *reserved_today) if column is not None]
@@ -210,8 +210,8 @@ def _wide_metrics(
     """
     if spec.metrics is not None:
         return spec.metrics, ()
-    labels = {spec.tier_column, spec.archetype_column, *spec.reserved_columns.values()}
-    roles = {*spec.tenant_columns, *spec.time_columns, *labels}
+    labels = {spec.tier_column, spec.archetype_column, spec.event_column}
+    roles = {*spec.tenant_columns, *spec.time_columns, *labels, *spec.reserved_columns.values()}
     others = [column for column in schema.names() if column not in roles]
     require_plain_names(f"fleet {spec.name!r}, {paths[0]}", others)
     with readable(f"fleet {spec.name!r}, {paths[0]}"):
@@ -247,7 +247,8 @@ def _check_columns(
             f"{_typed_names(schema)}{hint}"
         )
     for column in needed:
-        if _class_of(schema[column]) != _class_of(expected[column]):
+        of_any_kind = column == spec.event_column  # a day without an event may be empty throughout
+        if not of_any_kind and _class_of(schema[column]) != _class_of(expected[column]):
             raise FleetDataError(
                 f"{where}, column {column!r}: {schema[column]}, but {expected[column]} in the "
                 "first file; allowed: one kind in all files (text, numbers, or datetimes with or "

@@ -5,7 +5,6 @@ tables (`steps.forecasts`), deciding (`autoresearch`).
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.events import EventSteps
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS, ForecastConfig
+from tsfm_pipeline.steps.known_events import beside_events
 
 Floats = NDArray[np.floating]
 
@@ -201,26 +200,6 @@ def validation_arrays(
     )
     parts = np.stack(columns[: len(tiers)], axis=-1), np.stack(columns[len(tiers) :], axis=-1)
     return parts if despite_events else beside_events(fleet, requests, parts)
-
-
-def beside_events(
-    fleet: Fleet, requests: Requests, evidence: tuple[Floats, Floats]
-) -> tuple[Floats, Floats]:
-    """Return evidence [R, D, K, J, A] with NaN at the origins that the fleet's known events make no
-    evidence for a request.
-    """
-    if not fleet.spec.events:
-        return evidence
-    counts = comparable_origins(fleet, requests)[:, None, None, :, None]
-    losses, violations = (np.where(counts, part, part.dtype.type(np.nan)) for part in evidence)
-    return losses, violations
-
-
-def comparable_origins(fleet: Fleet, requests: Requests) -> NDArray[np.bool_]:
-    """Return which validation origins count beside the fleet's known events, bool [R, J]."""
-    grid = fleet.grid
-    steps = EventSteps.of(fleet.spec.events, grid.start, timedelta(minutes=grid.step_minutes))
-    return steps.comparable(requests.origins.ravel(), fleet.offsets, fleet.spec.horizon)
 
 
 def prior_arrays(

@@ -34,7 +34,8 @@ from tsfm_pipeline.steps.blocks import (
     reservations,
 )
 from tsfm_pipeline.steps.bundle import open_bundle
-from tsfm_pipeline.steps.evidence import Floats, SearchBatch, beside_events, by_request
+from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request
+from tsfm_pipeline.steps.known_events import beside_events
 from tsfm_pipeline.steps.policies import request_priors, request_violations
 
 

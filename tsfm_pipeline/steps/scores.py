@@ -45,6 +45,7 @@ from tsfm_pipeline.evaluation.methods import (
 )
 from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, loss_columns, target_arrays
+from tsfm_pipeline.steps.known_events import has_events
 from tsfm_pipeline.steps.policies import read_shared_choices
 
 
@@ -85,7 +86,7 @@ def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForec
     for rule in rules.RULES:
         yield f"{RULE_PREFIX}{rule}", _decided(batch.decide(rule, correct=False))
     yield SEARCH_UNCORRECTED, _decided(batch.decide(correct=False))
-    if fleet.spec.events:
+    if has_events(fleet):
         despite = batch.decide(evidence=batch.evidence_of_every_origin)
         yield SEARCH_DESPITE_EVENTS, _decided(despite)
     yield SEARCH, searched(fleet, batch)

@@ -73,6 +73,15 @@ def test_a_step_belongs_to_an_event_that_touches_it() -> None:
     assert single == [-3, -2, 2, 3, 9]
 
 
+def test_marked_steps_that_follow_each_other_are_one_event() -> None:
+    marked = EventSteps.of_marked(np.array([2, 3, 7, 9, 10, 11]))
+    assert (marked.first.tolist(), marked.after.tolist()) == ([2, 7, 9], [4, 8, 12])
+    both = steps_of((20, 22)).with_more(marked)
+    inside = [step for step in range(25) if both.touch(np.array([step - 1]), 1)[0]]
+    assert inside == [2, 3, 7, 9, 10, 11, 20, 21]
+    assert EventSteps.of_marked(np.array([], dtype=np.int32)).first.size == 0
+
+
 def test_requests_hear_only_origins_of_their_own_kind_and_all_where_none_is() -> None:
     steps = steps_of((10, 12))
     offsets, horizon = (2, 4, 6), 2

@@ -273,6 +273,18 @@ def test_what_is_reserved_today_is_no_metric_and_can_be_read_as_one(plant: Path)
     assert (source.values([0])[0, 2] == 7).all()
 
 
+def test_a_column_of_the_query_marks_known_events(plant: Path) -> None:
+    late = newest() - 3 * HOUR
+    marks = f"CASE WHEN host = 'b' AND seen >= '{plain(late)}' THEN 'release' END AS event"
+    fleet = spec(query=QUERY.replace("mem", f"mem, {marks}", 1), event_column="event")
+    fetch(fleet, plant)
+    source = opened(fleet, plant)
+    assert source.metrics == ("cpu", "mem")
+    steps = source.marked_steps()
+    assert steps["tenant_number"].to_list() == [1] * 4
+    assert steps["step"].to_list() == list(range(source.n_steps - 4, source.n_steps))
+
+
 def write_duckdb(path: Path, rows: Sequence[Row], time_type: str) -> None:
     frame = pl.DataFrame(rows, schema=["host", "seen", "cpu", "mem"], orient="row")
     with duckdb.connect(str(path)) as connection:

@@ -3,8 +3,10 @@ nothing else.
 """
 
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -13,9 +15,11 @@ from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.events import Event
 from tsfm_pipeline.evaluation.methods import SEARCH_DESPITE_EVENTS
 from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.fleets import TableFleet
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.steps.bundle import make_bundle
-from tsfm_pipeline.steps.evidence import SearchBatch, comparable_origins, validation_arrays
+from tsfm_pipeline.steps.evidence import SearchBatch, validation_arrays
+from tsfm_pipeline.steps.known_events import comparable_origins, known_events
 from tsfm_pipeline.steps.live import Recommender, next_requests
 from tsfm_pipeline.steps.policies import folds_and_tuners
 from tsfm_pipeline.steps.scores import methods, searched
@@ -140,6 +144,49 @@ def test_the_origins_that_count_are_those_of_the_request_s_time(eventful: Fleet)
         own = touched(int(steps[row]))
         alike = [touched(int(steps[row]) - offset) == own for offset in eventful.offsets]
         assert counts[row].tolist() == (alike if any(alike) else [True] * len(alike))
+
+
+def test_an_event_that_a_column_marks_counts_for_its_own_tenant(
+    mini_fleet: Fleet, tmp_path: Path
+) -> None:
+    grid, requests = mini_fleet.grid, mini_fleet.arrays.requests("test")
+    owner, last = int(requests.tenant_numbers[0]), int(requests.origins[0, -1])
+    release = range(last - mini_fleet.offsets[0] + 1, last - mini_fleet.offsets[0] + 3)
+    times = pl.Series([grid.time_of(step) for step in range(grid.n_steps)])
+    series = np.concatenate([mini_fleet.arrays.values(shard) for shard in mini_fleet.shards])
+    ids = mini_fleet.manifest["tenant_id"].to_list()
+    pl.concat(
+        pl.DataFrame(
+            {
+                "tenant_id": [tenant] * grid.n_steps,
+                "timestamp": times,
+                **dict(zip(grid.metrics, values, strict=True)),
+                "release": [number == owner and step in release for step in range(grid.n_steps)],
+            }
+        )
+        for number, (tenant, values) in enumerate(zip(ids, series, strict=True))
+    ).write_parquet(tmp_path / "released.parquet")
+    spec = TableFleet(
+        name=mini_fleet.name,
+        title="Released",
+        kind="table",
+        source="the miniature fleet",
+        path=str(tmp_path / "released.parquet"),
+        event_column="release",
+        **mini_fleet.spec.model_dump(include={"horizon", "origins_per_tenant", "max_gap", "lower"}),
+    )
+    fleet = Fleet(mini_fleet.settings, spec)
+    fleet.__dict__["tables"] = mini_fleet.tables
+    assert len(known_events(fleet)) == 1
+    counts = comparable_origins(fleet, requests).reshape(*requests.ids.shape, -1)
+    assert counts[1:].all()
+    assert not counts[0, -1, 0]
+    assert counts[0, -1, 1:].any()
+    heard, plain = (validation_arrays(one, requests)[0] for one in (fleet, mini_fleet))
+    dropped = np.isnan(heard) & ~np.isnan(plain)
+    flat = counts.reshape(len(heard), -1)
+    np.testing.assert_array_equal(dropped.any(axis=(1, 2, 4)), ~flat)
+    assert SEARCH_DESPITE_EVENTS in dict(methods(fleet, SearchBatch(fleet, requests)))
 
 
 def test_what_is_to_be_reserved_next_hears_only_its_own_kind_too(

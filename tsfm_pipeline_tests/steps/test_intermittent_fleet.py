@@ -1,9 +1,9 @@
 """Test a fleet of jobs that run one step in twelve, through every table: nothing that is stored or
-published lies outside of its metric's limits, the constant for the maximum is recommended, and it is
-compared with what is reserved today.
+published lies outside of its metric's limits, the constant for the maximum is recommended, it is
+compared with what is reserved today, and a marked event counts for its own tenant.
 
-What belongs here: limits, intermittent series and reserved columns in tables, files and answers,
-because all three need such a fleet. What does not: the
+What belongs here: limits, intermittent series, reserved columns and event columns in tables, files
+and answers, because all need such a fleet. What does not: the
 methods by themselves (`autoresearch.test_within_limits`), the rule by itself
 (`evaluation.test_intermittence`).
 """
@@ -20,12 +20,15 @@ from typer.testing import CliRunner
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.cli.app import app
+from tsfm_pipeline.evaluation.methods import SEARCH_DESPITE_EVENTS
 from tsfm_pipeline.reports.recommendations.numbers import recommendation_report
 from tsfm_pipeline.reports.recommendations.words import (
     intermittent_answer,
     reserved,
     reserved_answer,
 )
+from tsfm_pipeline.steps.evidence import validation_arrays
+from tsfm_pipeline.steps.known_events import comparable_origins, known_events
 from tsfm_pipeline.steps.recommendations import INTERMITTENT
 from tsfm_pipeline_tests.cli.conftest import add_table_fleet
 from tsfm_pipeline_tests.conftest import FAST
@@ -39,6 +42,8 @@ TIERS = {"gold": 0.95, "iron": 0.7}
 STEP = timedelta(minutes=5)
 BUSY_MEMORY = 600e6
 RESERVED, PRICE = 1.5, 0.03
+MARKED, RELEASE = 5, range(288, 288 + 60)
+"""The service with an event of five hours that ends a day before the telemetry."""
 RESERVATIONS = [
     "reservation",
     "reservation_max",
@@ -72,6 +77,7 @@ def rows() -> pl.DataFrame:
                     "cpu": np.clip(cpu, 0, 1),
                     "memory": np.maximum(0, memory),
                     "cpu_requested": [RESERVED if tenant in range(1, N_JOBS) else None] * N_STEPS,
+                    "release": (tenant == MARKED) & np.isin(step, N_STEPS - np.array(RELEASE)),
                 },
                 schema_overrides={"cpu_requested": pl.Float64},
             )
@@ -92,6 +98,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         tiers=TIERS,
         bounds={"cpu": {"lower": 0, "upper": 1}},
         reserved_columns={"cpu": "cpu_requested"},
+        event_column="release",
         **fields,
     )
     run = project.materialise(
@@ -203,6 +210,29 @@ def test_the_report_says_how_often_the_maximum_held_for_intermittent_series(
     text = intermittent_answer(report)
     assert text.startswith("8 series of 12 are idle at most steps")
     assert "take reservation_max" in text
+
+
+def test_a_marked_event_changes_what_counts_for_its_own_tenant_only(fleet: Fleet) -> None:
+    requests = fleet.arrays.requests("test")
+    owner = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    counts = comparable_origins(fleet, requests)
+    assert len(known_events(fleet)) == 1
+    assert counts[owner != MARKED].all()
+    first, after = N_STEPS - RELEASE[-1], N_STEPS - RELEASE[0] + 1
+
+    def touched(origin: int) -> bool:
+        return origin + 1 < after and origin + fleet.spec.horizon >= first
+
+    for origin, heard in zip(
+        requests.origins.ravel()[owner == MARKED], counts[owner == MARKED], strict=True
+    ):
+        alike = [touched(origin - offset) == touched(origin) for offset in fleet.offsets]
+        assert heard.tolist() == (alike if any(alike) else [True] * len(alike))
+    assert not counts.all()
+    losses = validation_arrays(fleet, requests)[0]
+    assert np.isnan(np.moveaxis(losses, 3, 1)[~counts]).all()
+    scored = fleet.tables.read("scored_forecasts")["method"].unique().to_list()
+    assert SEARCH_DESPITE_EVENTS in scored
 
 
 def test_what_is_reserved_today_is_no_metric_and_stands_beside_what_is_recommended(

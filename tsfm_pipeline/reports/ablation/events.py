@@ -12,14 +12,14 @@ from tsfm_pipeline.evaluation.methods import SEARCH, SEARCH_DESPITE_EVENTS
 from tsfm_pipeline.reports.ablation.comparison import draws_of, loss_ratio, verdict_of
 from tsfm_pipeline.reports.ablation.losses import Grouping
 from tsfm_pipeline.reports.ablation.model import EventRow
-from tsfm_pipeline.steps.evidence import comparable_origins
+from tsfm_pipeline.steps.known_events import comparable_origins, has_events, known_events
 
 
 def event_rows(everything: Grouping, fleet: Fleet) -> list[EventRow]:
     """Return per tier the search's cost with against without the events, over the test requests
     that lose a validation origin by them; none without events, or without such requests.
     """
-    if not fleet.spec.events:
+    if not has_events(fleet):
         return []
     requests = fleet.arrays.requests("test")
     changed = requests.ids.ravel()[~comparable_origins(fleet, requests).all(axis=1)].tolist()
@@ -35,7 +35,7 @@ def event_rows(everything: Grouping, fleet: Fleet) -> list[EventRow]:
         rows.append(
             EventRow(
                 tier=tier,
-                n_events=len(fleet.spec.events),
+                n_events=len(known_events(fleet)),
                 n_requests=heard["request_id"].n_unique(),
                 share=heard["request_id"].n_unique() / methods[SEARCH]["request_id"].n_unique(),
                 ratio=ratio,

@@ -130,7 +130,9 @@ class EventRow(Figures):
     """The search with against without known events, on the requests that they change."""
 
     tier: str = common("tier")
-    n_events: int = item("count", "known events in the fleet's file")
+    n_events: int = item(
+        "count", "known events: those in the fleet's file, and each one that its column marks"
+    )
     n_requests: int = item("count", "test requests that lose a validation origin by an event")
     share: Number = item("share", "of the test requests")
     ratio: Estimate = item("ratio", "of mean scaled losses, with to without the events")

@@ -104,7 +104,7 @@ class Tenant:
         in steps before it.
         """
         assert self.scored is not None
-        from tsfm_pipeline.steps.evidence import comparable_origins
+        from tsfm_pipeline.steps.known_events import comparable_origins
 
         requests = self.scored.requests
         counts = comparable_origins(self.fleet, requests)
