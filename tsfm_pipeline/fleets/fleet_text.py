@@ -23,6 +23,13 @@ from tsfm_pipeline.fleets.source import left_out_notes
 _RESERVED = re.compile(r"_request|limit|allocat|provision|capacity|reserv", re.I)
 """Names of columns of what is reserved today, such as cpu_requested or memory_limit_bytes."""
 
+_EVENT = re.compile(
+    r"(^|_|\b)(event|holiday|campaign|promo|promotion|deploy|deployment|release|incident|"
+    r"maintenance)s?$",
+    re.I,
+)
+"""Names of columns that mark known events, such as is_holiday or release."""
+
 
 def fleet_yaml(facts: TableFacts, command: str) -> str:
     """Return the text of the fleet file, each field with its reason; `command` is the command line
@@ -67,6 +74,8 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
             f"# reserved_columns: {one_line(reserved)}  # if these say what is reserved today: "
             "remove the first #, and delete them from metrics"
         )
+    if facts.fields["layout"] != "series" and (event := _event_column(facts)):
+        lines.append(f"# event_column: {one_line(event[0])}  # {event[1]}")
     default = one_line(TIERS)
     lines.append(
         f"# tiers: {default}  # the alpha of each, or its prices, like gold: "
@@ -90,6 +99,19 @@ def _reserved_columns(metrics: Sequence[MetricFacts]) -> dict[str, str]:
         if shared.get(like, 0) >= 2:
             found.setdefault(like, name)
     return found
+
+
+def _event_column(facts: TableFacts) -> tuple[str, str] | None:
+    """Return the first column that by its name marks known events, and what to do if it does: a
+    metric that is 0 or 1, or a column that is no metric.
+    """
+    flags = [metric.name for metric in facts.metrics if (metric.low, metric.high) == (0, 1)]
+    others = [left.column for left in facts.left_out]
+    found = next((name for name in (*flags, *others) if _EVENT.search(name)), None)
+    if found is None:
+        return None
+    then = ", and delete it from metrics" if found in flags else ""
+    return found, f"if it marks known events: remove the first #{then}"
 
 
 def _shared_letters(one: str, other: str) -> int:

@@ -141,6 +141,30 @@ def test_the_file_says_which_columns_may_be_what_is_reserved_today(desk: Desk) -
     assert source.metrics == ("cpu", "mem")
 
 
+@pytest.mark.parametrize(("mark", "otherwise"), [(1, 0), (True, False), ("spring sale", None)])
+def test_the_file_says_which_column_may_mark_known_events(
+    desk: Desk, mark: object, otherwise: object
+) -> None:
+    is_sale = pl.int_range(pl.len()) % 50 == 7
+    cell = pl.when(is_sale).then(pl.lit(mark)).otherwise(pl.lit(otherwise))
+    frame = telemetry().with_columns(cell.alias("campaign"))
+    assert desk.run("fleet", "init", desk.table(frame=frame)).exit_code == 0
+    text = (desk.specs / "shop.yaml").read_text()
+    (line,) = [line for line in text.splitlines() if "event_column" in line]
+    assert line.startswith("# event_column: campaign  # if it marks known events: ")
+    assert ("delete it from metrics" in line) == (mark == 1 and mark is not True)
+    chosen = text.replace(line, line.removeprefix("# ")).replace(", campaign]", "]")
+    (desk.specs / "shop.yaml").write_text(chosen)
+    source = open_fleet(load_spec(desk.specs / "shop.yaml"), fleets_dir=desk.tables)
+    assert source.metrics == ("cpu", "mem")
+    assert source.marked_steps().height == frame["campaign"].is_in([mark]).sum()
+
+
+def test_a_table_without_such_a_column_says_nothing_about_events(desk: Desk) -> None:
+    assert desk.run("fleet", "init", desk.table()).exit_code == 0
+    assert "event_column" not in (desk.specs / "shop.yaml").read_text()
+
+
 def test_nixtlas_long_format_is_recognised_with_one_metric_and_with_several(desk: Desk) -> None:
     several = long_form(telemetry())
     assert desk.run("fleet", "init", desk.table("several.parquet", several)).exit_code == 0
