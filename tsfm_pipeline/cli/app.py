@@ -19,6 +19,18 @@ from tsfm_pipeline.cli.rollout import rollout
 from tsfm_pipeline.cli.saved_datasets import fetch
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say
 from tsfm_pipeline.cli.serve import serve
+from tsfm_pipeline.cli.table_options import (
+    Aggregate,
+    Decimal,
+    Missing,
+    OneTenant,
+    Step,
+    TableLayout,
+    Tenant,
+    TenantPerFile,
+    Timestamp,
+    Units,
+)
 from tsfm_pipeline.cli.tollama_runner import tollama_runner
 
 app = typer.Typer(
@@ -201,20 +213,52 @@ def forecast(
         typer.Option(
             min=1,
             max=1024,
-            help="steps (default: the fleet's, else one hour and at least 12 steps)",
+            help="steps, at most the fleet's (default: the fleet's, else one hour and at least 12 "
+            "steps)",
         ),
     ] = None,
+    tenant: Tenant = None,
+    tenant_per_file: TenantPerFile = False,
+    one_tenant: OneTenant = None,
+    timestamp: Timestamp = None,
+    layout: TableLayout = None,
+    step: Step = None,
+    aggregate: Aggregate = None,
+    missing: Missing = None,
+    decimal: Decimal = None,
+    units: Units = None,
 ) -> None:
     """Forecast the steps after the last value of every tenant in a table: decisions and quantiles
-    for each tier.
+    for each tier. The options from --tenant on say how the table is read, where that is not
+    detected; a fleet that was made of a table says it itself.
     """
     with plain_errors():
+        from tsfm_pipeline.cli.fleet_options import as_told
         from tsfm_pipeline.cli.forecasting import forecast_table, write_table
         from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 
         keep_large_buffers()
         table, notes = forecast_table(
-            file, fleet=fleet, bundle=bundle, config=config, tiers=tier, horizon=horizon, out=out
+            file,
+            fleet=fleet,
+            bundle=bundle,
+            config=config,
+            tiers=tier,
+            horizon=horizon,
+            out=out,
+            told=as_told(
+                file,
+                tenant=tenant,
+                tenant_per_file=tenant_per_file,
+                one_tenant=one_tenant,
+                timestamp=timestamp,
+                layout=layout,
+                step=step,
+                aggregate=aggregate,
+                missing=missing,
+                decimal=decimal,
+                units=units,
+            ),
         )
         write_table(table, out)
     for note in notes:

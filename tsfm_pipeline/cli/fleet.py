@@ -7,7 +7,6 @@ What belongs here: the commands and their output. What does not: examining telem
 
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +21,18 @@ from tsfm_pipeline.cli.fleet_summary import (
     summarise,
 )
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say, show
+from tsfm_pipeline.cli.table_options import (
+    Aggregate,
+    Decimal,
+    Missing,
+    OneTenant,
+    Step,
+    TableLayout,
+    Tenant,
+    TenantPerFile,
+    Timestamp,
+    Units,
+)
 
 if TYPE_CHECKING:
     from tsfm_pipeline.fleets.inference import TableFacts
@@ -36,13 +47,6 @@ MEANINGS = {
     "excludes": "left out",
     "note": "note",
 }
-
-
-class Layout(StrEnum):
-    """The layouts that a table can be said to have."""
-
-    WIDE = "wide"
-    SERIES = "series"
 
 
 fleets = typer.Typer(help="Fleets, each described by one YAML file.", no_args_is_help=True)
@@ -96,57 +100,29 @@ def init(
     name: Annotated[
         str | None, typer.Option(help="the fleet's name (default: after the file)")
     ] = None,
-    tenant: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="the column that names the tenant; several, A,B or one option each, are joined"
-        ),
-    ] = None,
-    tenant_per_file: Annotated[
-        bool, typer.Option("--tenant-per-file", help="each file is one tenant")
-    ] = False,
-    one_tenant: Annotated[
-        str | None, typer.Option(help="all rows are one tenant, with this name")
-    ] = None,
-    timestamp: Annotated[
-        str | None,
-        typer.Option(help="the column of times (or DATE,TIME for two), if it is not detected"),
-    ] = None,
-    layout: Annotated[
-        Layout | None,
-        typer.Option(
-            help="what columns of numbers beside the times are: series of one tenant each,"
-            " or metrics (wide), if it is not detected"
-        ),
-    ] = None,
-    step: Annotated[
-        float | None,
-        typer.Option(help="minutes between two rows of a tenant, if it is not detected"),
-    ] = None,
+    tenant: Tenant = None,
+    tenant_per_file: TenantPerFile = False,
+    one_tenant: OneTenant = None,
+    timestamp: Timestamp = None,
+    layout: TableLayout = None,
+    step: Step = None,
     horizon: Annotated[
         int | None,
         typer.Option(
             min=1, max=1024, help="steps of one forecast (default: one hour, at least 12)"
         ),
     ] = None,
-    aggregate: Annotated[
-        str | None,
-        typer.Option(help="what the rows of one tenant and time become: sum, mean, max or last"),
-    ] = None,
-    missing: Annotated[
-        list[str] | None, typer.Option(help="a word or number that stands for a missing value")
-    ] = None,
-    decimal: Annotated[str | None, typer.Option(help="point or comma")] = None,
-    units: Annotated[
-        str | None, typer.Option(help="parse: read 915 MiB, 45%, 12ms and 1,234.5")
-    ] = None,
+    aggregate: Aggregate = None,
+    missing: Missing = None,
+    decimal: Decimal = None,
+    units: Units = None,
     force: Annotated[
         bool, typer.Option("--force", help="overwrite the fleet's file if it exists")
     ] = False,
 ) -> None:
     """Examine a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
-        from tsfm_pipeline.cli.fleet_options import reading_fields, tenant_columns
+        from tsfm_pipeline.cli.fleet_options import as_told
         from tsfm_pipeline.cli.requests import as_checked
         from tsfm_pipeline.cli.saved_datasets import write_fleet_file
         from tsfm_pipeline.files import write_text_atomically
@@ -183,13 +159,15 @@ def init(
             path,
             name=name,
             fleets_dir=settings.fleet_tables_dir,
-            tenant=tenant_columns(path, tenant, tenant_per_file or one_tenant is not None),
-            timestamp=timestamp,
-            layout=None if layout is None else layout.value,
-            step=step,
             horizon=horizon,
-            reading=reading_fields(
+            **as_told(
+                path,
+                tenant=tenant,
+                tenant_per_file=tenant_per_file,
                 one_tenant=one_tenant,
+                timestamp=timestamp,
+                layout=layout,
+                step=step,
                 aggregate=aggregate,
                 missing=missing,
                 decimal=decimal,

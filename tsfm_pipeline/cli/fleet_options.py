@@ -1,17 +1,45 @@
-"""What the options of `fleet init` say of a table: its tenants, its cells and its rows.
+"""What the options that say how a table is read mean: its tenants, its cells and its rows.
 
 What belongs here: turning options into names of columns and fields of a fleet file. What does not:
-the command (`cli.fleet`), the fields and their rules (`fleets.reading`).
+the options (`cli.table_options`), the fields and their rules (`fleets.reading`).
 """
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from tsfm_pipeline.cli.screen import refuse
+from tsfm_pipeline.cli.table_options import Layout
 from tsfm_pipeline.fleets.dialects import scan
 from tsfm_pipeline.fleets.inference import table_paths
 from tsfm_pipeline.fleets.reading import TableReading
+
+
+def as_told(
+    path: Path,
+    *,
+    tenant: list[str] | None,
+    tenant_per_file: bool,
+    one_tenant: str | None,
+    timestamp: str | None,
+    layout: Layout | None,
+    step: float | None,
+    missing: list[str] | None,
+    **options: str | None,
+) -> dict[str, Any]:
+    """Return what these options say, as arguments of `look_at_table`; none for an option that was
+    not given. Raises ValueError for values that are not allowed.
+    """
+    columns = tenant_columns(path, tenant, tenant_per_file or one_tenant is not None)
+    told = {
+        "tenant": columns,
+        "timestamp": timestamp,
+        "layout": None if layout is None else layout.value,
+        "step": step,
+        "reading": reading_fields(missing, one_tenant=one_tenant, **options) or None,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def tenant_columns(

@@ -15,6 +15,7 @@ import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,11 +77,13 @@ def forecast_table(
     config: str | None = None,
     tiers: Sequence[str] | None = None,
     horizon: int | None = None,
+    told: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[pl.DataFrame, list[str]]:
     """Return the rows to write, and notes for people.
 
     fleet: use the search of this fleet. bundle: use the search in this file, which may come from
-    another machine. Raises ValueError (and its kin) or `StorageError` for errors that the user must
+    another machine. told: arguments of `look_at_table`, for a table whose fleet does not say how it
+    is read. Raises ValueError (and its kin) or `StorageError` for errors that the user must
     correct.
     """
     if fleet is not None and bundle is not None:
@@ -92,14 +95,16 @@ def forecast_table(
         if fleet is not None
         else (None, None if bundle is None else SearchBundle.open(bundle))
     )
+    if search is not None and horizon is not None and config is None:
+        _check_horizon(horizon, search.facts.horizon)
     alphas = _alphas(PROTOCOL if search is None else search.facts.protocol, tiers)
-    source, notes = _read(file, settings, spec, search, horizon)
+    source, notes = _read(file, settings, spec, search, horizon, told)
     single = None if config is None else ForecastConfig.from_name(config)
     if search is not None and single is None:
+        steps = horizon or search.facts.horizon
         answers = _by_search(
-            source, search, _load(settings, search.facts.checkpoint.dtype), list(alphas), horizon
+            source, search, _load(settings, search.facts.checkpoint.dtype), list(alphas), steps
         )
-        steps = search.facts.horizon
     else:
         steps = horizon or source.spec.horizon
         answers = _by_one_configuration(
@@ -145,6 +150,14 @@ def _alphas(protocol: Protocol, tiers: Sequence[str] | None) -> dict[str, float]
     return {tier: known[tier] for tier in chosen}
 
 
+def _check_horizon(horizon: int, fitted: int) -> None:
+    if horizon > fitted:
+        raise ValueError(
+            f"--horizon is {horizon}, and the search was fitted for {fitted} steps; allowed: 1 to "
+            f"{fitted}, or one configuration (--config) for more"
+        )
+
+
 def _check_out(out: Path, file: Path) -> None:
     if out.suffix not in SUFFIXES:
         raise ValueError(
@@ -180,11 +193,17 @@ def _read(
     fleet: FleetSpec | None,
     search: SearchBundle | None,
     horizon: int | None,
+    told: Mapping[str, Any],
 ) -> tuple[TableSource, list[str]]:
     """Return the table on its grid, with notes: read by a fleet's columns, and by a search's
     metrics, step, bounds and seasons.
     """
     if search is not None and isinstance(fleet, TableFleet):
+        if told:
+            raise ValueError(
+                f"fleet {fleet.name!r} says how its tables are read; leave options like --tenant, "
+                "--step and --units out, or change its file"
+            )
         path = file.expanduser().absolute()
         paths = table_paths(path)
         pattern = glob.escape(str(path)) + (
@@ -206,7 +225,7 @@ def _read(
             fleets_dir=settings.fleet_tables_dir,
         ), []
     facts = look_at_table(
-        file, name="forecast", fleets_dir=settings.fleet_tables_dir, horizon=horizon
+        file, name="forecast", fleets_dir=settings.fleet_tables_dir, horizon=horizon, **told
     )
     spec = facts.spec.model_copy(update={"tier_column": None, "archetype_column": None})
     if search is not None:
@@ -250,10 +269,10 @@ def _by_search(
     search: SearchBundle,
     forecaster: "FrozenForecaster",
     tiers: list[str],
-    horizon: int | None,
+    steps: int,
 ) -> Iterator[Answer]:
-    """Yield each tenant's answer, from the engine that a run would test it with: that of its own
-    fold if the search knows the tenant, else the live one.
+    """Yield the first steps of each tenant's answer, from the engine that a run would test it with:
+    that of its own fold if the search knows the tenant, else the live one.
     """
     for _, tenant, last, values in _histories(source):
         panel, engine = search.panel(values), search.engine(forecaster, tenant)
@@ -261,15 +280,14 @@ def _by_search(
             engine.forecast_tiers(
                 panel,
                 tiers,
-                horizon,
                 exclude_tenant=tenant,
                 as_of=source.start + last * source.step,
             ).values()
         )
         yield Answer(
-            decision=np.stack([response.decision.T for response in responses], axis=1),
+            decision=np.stack([response.decision[:steps].T for response in responses], axis=1),
             quantiles=np.stack(
-                [response.quantiles.swapaxes(0, 1) for response in responses], axis=1
+                [response.quantiles[:steps].swapaxes(0, 1) for response in responses], axis=1
             ),
             configs=[
                 [None if (c := response.chosen[d]) is None else c.name for response in responses]

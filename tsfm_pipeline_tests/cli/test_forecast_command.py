@@ -124,6 +124,22 @@ def test_a_configuration_a_tier_and_a_horizon_can_be_chosen(desk: Desk) -> None:
     )
 
 
+def test_options_say_how_a_table_is_read_that_is_not_plain(desk: Desk) -> None:
+    plain = answered(desk, desk.table(), "--config", "ctx128", "--tier", "premium")
+    odd = telemetry().with_columns(
+        pl.col("cpu", "mem").round(6).cast(pl.String).str.replace(".", ",", literal=True)
+    )
+    options = ("--config", "ctx128", "--tier", "premium", "--tenant", "tenant_id")
+    table = desk.root / "odd.csv"
+    odd.write_csv(table, separator=";")
+    rows = answered(desk, table, *options, "--decimal", "comma")
+    assert rows["metric"].unique().sort().to_list() == ["cpu", "mem"]
+    np.testing.assert_allclose(rows["decision"], plain["decision"], rtol=1e-3)
+    wrong = desk.run("forecast", table, "--out", desk.root / "o.csv", "--decimal", "dot")
+    assert wrong.exit_code == 2
+    assert "--decimal: got 'dot'" in wrong.output
+
+
 def test_the_longest_context_that_history_fills_is_taken_for_each_tenant(desk: Desk) -> None:
     short = telemetry().filter(
         (pl.col("tenant_id") != "host-03") | (pl.col("timestamp") >= END - 70 * STEP)
@@ -218,6 +234,15 @@ def test_with_a_fleet_the_answer_is_what_the_run_scored(
     table = tmp_path / "now.parquet"
     history_until(mini_fleet, tenant, origin).write_parquet(table)
     rows = answered(desk, table, "--fleet", MINI)
+    begun = answered(desk, table, "--fleet", MINI, "--horizon", "3", name="begun.parquet")
+    first = pl.col("timestamp") < mini_fleet.grid.time_of(origin + 4)
+    assert begun.equals(rows.filter(first))
+    longer = str(mini_fleet.spec.horizon + 1)
+    done = desk.run(
+        "forecast", table, "--out", tmp_path / "o.csv", "--fleet", MINI, "--horizon", longer
+    )
+    assert done.exit_code == 2
+    assert f"allowed: 1 to {mini_fleet.spec.horizon}" in done.output
     scored = mini_fleet.tables.read("autoresearch_forecasts").filter(
         pl.col("request_id") == request
     )
