@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.fleets.dialects import NOT_UTF8, first_rows, scan
+from tsfm_pipeline.fleets.dialects import NOT_UTF8, first_rows, long_rows_named, scan
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.metric_columns import counters_and_clocks, judge_columns
 from tsfm_pipeline.fleets.names import usual_name
@@ -109,7 +109,7 @@ def find_columns(
     Raises `FleetDataError` where no column can be the time, the tenant or a metric; the message
     lists the columns and says what would help.
     """
-    with readable(str(paths[0])):
+    with long_rows_named(paths), readable(str(paths[0])):
         return _find_columns(paths, tenant, timestamp, layout, reading)
 
 

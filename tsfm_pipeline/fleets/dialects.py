@@ -11,7 +11,8 @@ header, and a file without a header, is refused with its line.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from tsfm_pipeline.fleets.source import FleetDataError
+from tsfm_pipeline.fleets.source import TOO_MANY_VALUES, FleetDataError, cell_text
 from tsfm_pipeline.fleets.times import form_of
 
 NOT_UTF8 = "\ufffd"
@@ -193,6 +194,43 @@ def _dialect(path: Path, size: int, modified_ns: int) -> Dialect:
         notes.append(f"several columns have the same name: {', '.join(twice)}")
     quotes = '""' in next((line for line in lines[skipped:] if line.strip()), "")
     return Dialect(separator, (Block(skipped),), (), tuple(notes), quotes)
+
+
+@contextmanager
+def long_rows_named(paths: Sequence[Path]) -> Iterator[None]:
+    """Add the first row that has more values than columns to an error that says there is one."""
+    try:
+        yield
+    except FleetDataError as error:
+        found = next(filter(None, map(_long_row, paths)), None)
+        if TOO_MANY_VALUES not in str(error) or found is None:
+            raise
+        path, number, values, n_columns = found
+        where = f" of {path.name}" if len(paths) > 1 else ""
+        raise FleetDataError(
+            f"{error}; row {number}{where} (row 1 is the first under the header) has {len(values)} "
+            f"values in {n_columns} columns: {cell_text(', '.join(map(repr, values)))}"
+        ) from error
+
+
+def _long_row(path: Path) -> tuple[Path, int, list[str], int] | None:
+    """Return the first row of a CSV file that has more values than columns, with its number and
+    that of the columns; None where there is none, and for files of several blocks.
+    """
+    if path.suffix != ".csv":
+        return None
+    dialect = dialect_of(path)
+    if len(dialect.blocks) > 1:
+        return None
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        for _ in range(dialect.blocks[0].skipped):
+            next(file, None)
+        rows = csv.reader(file, delimiter=dialect.separator)
+        n_columns = len(next(rows, []))
+        for number, row in enumerate(rows, 1):
+            if len(row) > n_columns:
+                return path, number, row, n_columns
+    return None
 
 
 def _first_lines(path: Path) -> list[str]:

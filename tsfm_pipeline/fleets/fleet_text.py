@@ -87,16 +87,18 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
 
 def _reserved_columns(metrics: Sequence[MetricFacts]) -> dict[str, str]:
     """Return the metrics whose names say that they are what is reserved of another one, by that
-    other metric: the one whose name begins most like theirs.
+    other metric: the one that shares most words with theirs, or begins most like it.
     """
     named = [metric.name for metric in metrics]
     reserved = [name for name in named if _RESERVED.search(name)]
     used = [name for name in named if name not in reserved]
     found: dict[str, str] = {}
     for name in reserved:
-        shared = {other: _shared_letters(name, other) for other in used}
+        shared = {
+            other: (_shared_words(name, other), _shared_letters(name, other)) for other in used
+        }
         like = max(shared, key=lambda other: shared[other], default="")
-        if shared.get(like, 0) >= 2:
+        if shared.get(like, (0, 0)) >= (0, 2):
             found.setdefault(like, name)
     return found
 
@@ -112,6 +114,12 @@ def _event_column(facts: TableFacts) -> tuple[str, str] | None:
         return None
     then = ", and delete it from metrics" if found in flags else ""
     return found, f"if it marks known events: remove the first #{then}"
+
+
+def _shared_words(one: str, other: str) -> int:
+    """Return how many words both names have: mem of mem_limit_bytes and system.mem.used."""
+    words, others = (set(re.findall(r"[a-z]+", name.lower())) for name in (one, other))
+    return len(words & others)
 
 
 def _shared_letters(one: str, other: str) -> int:

@@ -23,7 +23,7 @@ from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.row_rules import row_rules
 from tsfm_pipeline.fleets.seasons import Season, find_seasons
 from tsfm_pipeline.fleets.source import FleetDataError, LeftOut
-from tsfm_pipeline.fleets.table import TableSource, tenants_of
+from tsfm_pipeline.fleets.table import TableSource, moved_up, tenants_of
 from tsfm_pipeline.fleets.table_files import open_files
 from tsfm_pipeline.fleets.table_rows import TableFiles, collect
 from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of
@@ -160,6 +160,7 @@ def look_at_table(
     notes: tuple[str, ...] = found.notes
     if n_off_grid:
         base["align"] = "up"
+        tenants = moved_up(tenants, step_us)
         notes = (
             *notes,
             f"{n_off_grid} timestamps lie off the grid of the others; each is moved up to the "

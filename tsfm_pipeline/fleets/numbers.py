@@ -27,6 +27,10 @@ MISSING_WORDS = frozenset(
 """What databases, spreadsheets, languages and dashboards write for a missing value, in lower case
 and without blanks around it.
 """
+KNOWN_UNITS = (
+    "B, bit and their multiples like kB, MiB and Mbit, each also per second (MB/s, Mbps), "
+    "ns to d, %, and the suffixes k, M, G, Ki, Mi, m, u and n alone"
+)
 NO_LIMIT = (2.0**63, -(2.0**63), 2.0**64)
 """What the ends of 64-bit integers become as float32. A kernel or a runtime writes them for 'no
 limit' (9223372036854771712 is a cgroup's), and no load is that close to one of them.
@@ -153,6 +157,8 @@ def hint(cells: Iterable[str]) -> str:
                 f"{cell!r} has a unit: set 'units: parse' (--units parse) to read it in bytes, "
                 "bits, seconds or as a share"
             )
+        if found and found.group(1):
+            return f"{cell!r} has a unit that is not known; known are {KNOWN_UNITS}"
     return next(
         (
             f"if {cell!r} stands for a missing value, set 'missing: [{cell!r}]' "

@@ -32,12 +32,16 @@ def rate_of(spec: AnyFleet, metric: str, step_seconds: float) -> str:
         return f"put `rate(...[{minutes}m])` around each counter in its query, inside of any sum"
     if not isinstance(spec, TableFleet):
         return "store its rate: the increase since the row before, divided by the seconds between"
-    keys = [*_columns(spec.tenant_column), *_columns(spec.metric_column)]
+    keys = _columns(spec.tenant_column)
     column = spec.value_column if spec.layout == "long" else metric
-    rows = f"df.groupby({keys})" if keys else "df"
+    rows, place, select = "df", f"df[{column!r}]", ""
+    if spec.layout == "long" and spec.metric_column is not None:
+        select = f"own = df[{spec.metric_column!r}] == {metric!r}; "
+        rows, place = "df[own]", f"df.loc[own, {column!r}]"
+    rows = f"{rows}.groupby({keys})" if keys else rows
     rate = f"{rows}[{column!r}].diff().clip(lower=0) / {step_seconds:g}"
     return (
-        f"write its rate into the table, in pandas `df[{column!r}] = {rate}` with rows in order "
+        f"write its rate into the table, in pandas `{select}{place} = {rate}` with rows in order "
         "of time"
     )
 

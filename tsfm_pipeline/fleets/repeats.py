@@ -84,14 +84,21 @@ def repeat_notes(
     if not n_dropped:
         return ()
     n_other = sum(contradictions.values())
+    rows = "1 row" if n_dropped == 1 else f"{n_dropped} rows"
+    one = n_dropped == 1
     if spec.aggregate not in (None, "last"):
-        return (f"{n_dropped} rows are identical in every column to another one and count once",)
+        are = "is" if one else "are"
+        counts = "counts" if one else "count"
+        return (f"{rows} {are} identical in every column to another one and {counts} once",)
+    repeat = "repeats" if one else "repeat"
+    if spec.align == "up" and not n_other:
+        return (f"{rows} {repeat} a tenant's step, of which the last counts",)
     other = (
         f"; {n_other} of them have other values than the last: {_named(contradictions)}"
         if n_other
         else ", all with the same values"
     )
-    return (f"{n_dropped} rows repeat a tenant's time, of which the last counts{other}",)
+    return (f"{rows} {repeat} a tenant's time, of which the last counts{other}",)
 
 
 def refusal(files: TableFiles, n_rows: int, contradictions: Mapping[str, int]) -> FleetDataError:

@@ -18,6 +18,11 @@ week.
 """
 NEAR_BEST = 0.9
 _MOST_LAGS = 800
+_OUTLIER = 4.0
+"""Robust standard deviations from the median beyond which a value counts as that far away: a few
+high days, such as holidays, would decide every correlation otherwise."""
+_ROBUST_DEVIATION = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,10 @@ def detect_season(values: NDArray[np.float32]) -> tuple[int, float] | None:
     any other lag, with its correlation; None where there is none.
 
     A lag counts where its correlation exceeds that of both neighbours and reaches
-    `LEAST_CORRELATION`. The series' linear trends are removed first.
+    `LEAST_CORRELATION`. The series' linear trends are removed first, and outliers are drawn in.
     """
     longest = min(values.shape[1] // 3, _MOST_LAGS)
-    flat = _without_trend(values)
+    flat = _without_outliers(_without_trend(values))
     by_lag = [-1.0 if (r := correlation(flat, lag)) is None else r for lag in range(1, longest + 2)]
     peaks = [
         (lag, by_lag[lag - 1])
@@ -105,6 +110,22 @@ def _without_trend(values: NDArray[np.float32]) -> NDArray[np.float32]:
         if known.sum() > 2:
             series -= np.polyval(np.polyfit(steps[known], series[known], 1), steps)
     return flat.astype(np.float32)
+
+
+def _without_outliers(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the series within `_OUTLIER` of their medians; those at rest most of the time, whose
+    median absolute deviation is 0, as they are.
+    """
+    drawn_in = values.copy()
+    for series in drawn_in:
+        known = series[~np.isnan(series)]
+        if not known.size:
+            continue
+        median = np.median(known)
+        reach = _OUTLIER * _ROBUST_DEVIATION * np.median(np.abs(known - median))
+        if reach > 0:
+            np.clip(series, median - reach, median + reach, out=series)
+    return drawn_in
 
 
 def duration(minutes: float) -> str:

@@ -47,6 +47,11 @@ UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 is not an `Exception`.
 """
 
+TOO_MANY_VALUES = (
+    "a row has more values than columns: "
+    "quote text that has commas, and write decimals with a point"
+)
+
 SHOWN = 5
 """How many rows, tenants or values an error names; it only counts the rest."""
 
@@ -147,14 +152,10 @@ def readable(where: str) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        ragged = "more fields than defined" in reason
+        if "more fields than defined" in reason:
+            raise FleetDataError(f"{where}: not readable: {TOO_MANY_VALUES}") from error
         hint = (
-            "; a row has more values than columns: quote text that has commas, and write decimals "
-            "with a point"
-            if ragged
-            else "; a column of bytes is not UTF-8: write it as text"
-            if "invalid utf8" in reason
-            else ""
+            "; a column of bytes is not UTF-8: write it as text" if "invalid utf8" in reason else ""
         )
         raise FleetDataError(f"{where}: not readable: {reason}{hint}") from error
 

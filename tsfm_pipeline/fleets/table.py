@@ -102,9 +102,10 @@ class TableSource(FleetSource):
         tenants = tenants_of(self._files)
         self._tenant_ids: list[str] = tenants["tenant"].to_list()
         self.n_tenants = len(self._tenant_ids)
+        self.row_notes += _blank_notes(self._tenant_ids)
         step_us, phase = step_of(self._files, self._tenant_ids)
         if spec.align == "up":
-            tenants = tenants.with_columns(-(-pl.col("first", "last") // step_us) * step_us)
+            tenants = moved_up(tenants, step_us)
         else:
             self._files.check([off_grid_rule(spec, step_us, phase)])
         self._start_us: int = tenants["first"].min()  # type: ignore[assignment]
@@ -279,6 +280,17 @@ class TableSource(FleetSource):
             )
 
 
+def _blank_notes(tenant_ids: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on tenants whose names differ by blanks at their ends only, if any do."""
+    alike: dict[str, list[str]] = {}
+    for tenant in tenant_ids:
+        alike.setdefault(tenant.strip(), []).append(tenant)
+    twins = [tenant for group in alike.values() if len(group) > 1 for tenant in group]
+    if not twins:
+        return ()
+    return (f"names that differ by blanks only are different tenants: {listed(twins)}",)
+
+
 def _stamps(files: TableFiles) -> list[tuple[int, int]]:
     """Return the size and modification time of every file."""
     return [
@@ -309,6 +321,13 @@ def table_fingerprint(files: TableFiles) -> str:
     return hashlib.sha256(
         json.dumps([READER_VERSION, fields, digests], sort_keys=True).encode()
     ).hexdigest()
+
+
+def moved_up(tenants: pl.DataFrame, step_us: int) -> pl.DataFrame:
+    """Return the tenants of `tenants_of` with their first and last times moved up to the next step
+    of the grid of whole steps since midnight UTC.
+    """
+    return tenants.with_columns(-(-pl.col("first", "last") // step_us) * step_us)
 
 
 def tenants_of(files: TableFiles) -> pl.DataFrame:

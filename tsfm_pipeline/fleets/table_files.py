@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tsfm_pipeline.fleets.dialects import dialect_notes, first_rows, scan
+from tsfm_pipeline.fleets.dialects import dialect_notes, first_rows, long_rows_named, scan
 from tsfm_pipeline.fleets.fields import RESERVED_COLUMNS
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
 from tsfm_pipeline.fleets.metric_columns import (
@@ -47,6 +47,11 @@ def open_files(
     paths: read these files, in this order, instead of those that `path` of the fleet file names.
     """
     paths = find_files(spec, fleets_dir) if paths is None else paths
+    with long_rows_named(paths):
+        return _open_files(spec, paths)
+
+
+def _open_files(spec: TableFleet, paths: tuple[Path, ...]) -> TableFiles:
     schema = _schema(spec, paths[0])
     long = spec.layout == "long"
     reserved_today = tuple(dict.fromkeys(spec.reserved_columns.values()))

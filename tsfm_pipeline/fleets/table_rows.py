@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from tsfm_pipeline.fleets import numbers
-from tsfm_pipeline.fleets.dialects import scan
+from tsfm_pipeline.fleets.dialects import long_rows_named, scan
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.series_layout import series_of
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, LeftOut, readable
@@ -113,7 +113,8 @@ class TableFiles:
         """
         for path in self.paths:
             if path.suffix == ".csv":
-                collect(self.spec, scan(path).select(pl.all().null_count()))
+                with long_rows_named([path]):
+                    collect(self.spec, scan(path).select(pl.all().null_count()))
 
     def check(self, rules: Sequence[Rule]) -> list[Rule]:
         """Raise `FleetDataError` for the first rule that any row breaks, in one pass over all

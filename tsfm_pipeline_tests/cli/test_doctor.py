@@ -150,6 +150,7 @@ def test_a_report_of_other_scores_is_named(desk: Desk) -> None:
         ("headline_report", json.dumps({"scores_fingerprint": scores})),
         ("latency_report", json.dumps({"scores_fingerprint": "other"})),
         ("cold_start_report", "{"),
+        ("recommendations.vpa", json.dumps({"recommendations": []})),
     ):
         (fleet.reports_dir / f"{name}.json").write_text(content)
     report = asked(desk)["fleet small"]["reports"]

@@ -160,6 +160,13 @@ def test_the_file_says_which_column_may_mark_known_events(
     assert source.marked_steps().height == frame["campaign"].is_in([mark]).sum()
 
 
+def test_what_is_reserved_is_found_by_the_words_of_its_name_too(desk: Desk) -> None:
+    frame = telemetry().rename({"mem": "system.mem.used"}).with_columns(mem_limit_bytes=9e9)
+    assert desk.run("fleet", "init", desk.table(frame=frame)).exit_code == 0
+    text = (desk.specs / "shop.yaml").read_text()
+    assert "# reserved_columns: {system.mem.used: mem_limit_bytes}" in text
+
+
 def test_a_table_without_such_a_column_says_nothing_about_events(desk: Desk) -> None:
     assert desk.run("fleet", "init", desk.table()).exit_code == 0
     assert "event_column" not in (desk.specs / "shop.yaml").read_text()
@@ -278,6 +285,8 @@ def test_tenants_with_clocks_of_their_own_are_aligned_and_it_is_said(desk: Desk)
     own = telemetry().filter(pl.col("tenant_id") == "host-03")["cpu"].to_numpy()
     values = source.values([3])[0, 0]
     assert np.isnan(values[0]), "nothing was known of it at the first step"
+    last = source.start + (source.n_steps - 1) * source.step
+    assert f"{source.start:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}" in done.output
     np.testing.assert_allclose(values[1:], own, rtol=1e-6)
 
 

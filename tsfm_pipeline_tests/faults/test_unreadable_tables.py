@@ -61,6 +61,16 @@ def one_long_row(path: Path) -> str:
 FAULTS = (rotten_pages, half_a_file, another_encoding, an_open_quote, decimal_commas, one_long_row)
 
 
+def test_the_first_row_with_too_many_values_is_shown(tmp_path: Path) -> None:
+    one_long_row(tmp_path / "t.csv")
+    number = TEXT.count("\n")  # the header's line makes up for the one that is added
+    shown = rf"; row {number} \(row 1 .*\) has 5 values in 4 columns: 'host-01', '2024-03-09"
+    with pytest.raises(FleetDataError, match=shown):
+        find_columns([tmp_path / "t.csv"])
+    with pytest.raises(FleetDataError, match=shown):
+        open_fleet(spec("t.csv"), fleets_dir=tmp_path)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_cannot_be_read_is_said_in_a_sentence(
     tmp_path: Path, fault: Callable[[Path], str]

@@ -37,8 +37,9 @@ def test_a_rate_is_written_in_promql() -> None:
 
 
 def test_a_rate_is_written_in_pandas_by_the_columns_of_the_table() -> None:
-    long = spec(layout="long", metric_column="metric")
-    assert "`df['y'] = df.groupby(['unique_id', 'metric'])['y'].diff()" in rate_of(long, "cpu", 60)
+    assert "`df['y'] = df.groupby(['unique_id'])['y'].diff()" in rate_of(
+        spec(layout="long"), "y", 60
+    )
     per_file = spec(tenant_column=None)
     assert "`df['cpu'] = df['cpu'].diff().clip(lower=0) / 60`" in rate_of(per_file, "cpu", 60)
 
@@ -50,6 +51,21 @@ def test_the_line_of_pandas_gives_the_rate() -> None:
     line = rate_of(spec(), "cpu", 60).split("`")[1]
     exec(line, {"df": df})
     assert df["cpu"].fillna(-1).tolist() == [-1, 1, 2, 0, -1, 1]
+
+
+@pytest.mark.heavy
+def test_the_line_of_pandas_leaves_the_other_metrics_of_a_long_table_as_they_are() -> None:
+    pd = pytest.importorskip("pandas")
+    df = pd.DataFrame(
+        {
+            "unique_id": ["a"] * 6 + ["b"] * 2,
+            "metric": ["requests", "cpu"] * 3 + ["requests"] * 2,
+            "y": [0.0, 0.9, 60, 0.1, 180, 0.4, 600, 660],
+        }
+    )
+    line = rate_of(spec(layout="long", metric_column="metric"), "requests", 60).split("`")[1]
+    exec(line, {"df": df})
+    assert df["y"].fillna(-1).tolist() == [-1, 0.9, 1, 0.1, 2, 0.4, -1, 1]
 
 
 def test_a_marker_is_left_out_by_yaml_or_promql() -> None:

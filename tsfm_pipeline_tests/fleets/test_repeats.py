@@ -177,3 +177,14 @@ def test_rows_in_one_step_that_do_not_repeat_a_time_do_not_contradict(tmp_path: 
     source = opened(tmp_path, frame, align="up")
     assert source.contradictions == {}
     assert source.manifest()["n_duplicates"].to_list() == [N_HOURS // 2]
+
+
+def test_rows_that_are_moved_to_one_step_are_not_said_to_be_the_same(tmp_path):
+    late = table().with_columns(pl.col("timestamp") - pl.duration(minutes=10))
+    twin = late[5:6].with_columns(pl.col("timestamp") + pl.duration(minutes=3), cpu=pl.lit(9.0))
+    notes = opened(tmp_path, pl.concat([late, twin.cast(late.schema)]), align="up").notes
+    assert "1 row repeats a tenant's step, of which the last counts" in notes
+    same = opened(tmp_path, pl.concat([table(), table()[5:6]])).notes
+    assert (
+        "1 row repeats a tenant's time, of which the last counts, all with the same values" in same
+    )

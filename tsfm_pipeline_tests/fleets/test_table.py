@@ -295,6 +295,12 @@ def test_a_price_or_bound_of_a_metric_that_the_table_does_not_have_is_refused(tm
             opened(tmp_path, table(), **field)
 
 
+def test_tenants_whose_names_differ_by_blanks_are_pointed_out(tmp_path):
+    (note,) = [note for note in opened(tmp_path, table(("a", "a ", "b"))).notes if "blanks" in note]
+    assert note == "names that differ by blanks only are different tenants: 'a', 'a '"
+    assert not any("blanks" in note for note in opened(tmp_path, table()).notes)
+
+
 def test_a_column_of_what_is_reserved_is_no_metric(tmp_path):
     frame = table().with_columns(pl.lit(7.0).alias("cpu_requested"))
     source = opened(tmp_path, frame, reserved_columns={"cpu": "cpu_requested"})

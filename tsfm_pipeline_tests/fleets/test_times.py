@@ -308,6 +308,25 @@ def test_steps_of_whole_days_up_to_a_week_are_read(tmp_path: Path, days: int) ->
         np.testing.assert_array_equal(source.values([0])[0, 0], np.arange(N_HOURS))
 
 
+def test_a_few_high_days_do_not_hide_the_week_of_a_daily_table(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    day = np.arange(410)
+    high = np.isin(day, [118, 119, 120, 360, 361, 362])
+    frame = pl.concat(
+        pl.DataFrame(
+            {
+                "tenant_id": tenant,
+                "timestamp": [START + timedelta(days=int(n)) for n in day],
+                "cost": (1 + 0.3 * (day % 7 >= 5) + 0.1 * rng.normal(size=410)) * (1 + 2 * high),
+            }
+        )
+        for tenant in "abcd"
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    facts = look_at_table(tmp_path / "t.parquet", name="mine", fleets_dir=tmp_path)
+    assert facts.fields["seasons"] == [7]
+
+
 def test_a_table_of_weeks_is_described_with_a_season_that_its_own_file_can_use(
     tmp_path: Path,
 ) -> None:

@@ -15,8 +15,7 @@ TABLES = (
         FLEET,
         "workloads",
         1,
-        question="What did every tenant use, minute by minute? One row per tenant and step; null "
-        "where nothing was observed.",
+        question="What did every tenant use at every step? Null where nothing was observed.",
         row="tenant and step of the fleet's grid",
         parameters=parameters.telemetry,
         columns=columns("tenant_id", "timestamp", "{metric}"),

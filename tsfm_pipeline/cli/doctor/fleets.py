@@ -157,8 +157,10 @@ def _tables(fleet: Fleet) -> Iterator[Finding]:
 
 
 def _reports(fleet: Fleet, scores: str, again: str) -> Finding:
-    """Say whether the reports were made from the scores that now apply."""
-    paths = sorted(fleet.reports_dir.glob("*.json"))
+    """Say whether the reports were made from the scores that now apply. `recommendations.vpa.json`
+    is none: another program reads it, and its layout has no room for them.
+    """
+    paths = [p for p in sorted(fleet.reports_dir.glob("*.json")) if p.suffixes == [".json"]]
     stale, damaged = [], []
     for path in paths:
         try:
