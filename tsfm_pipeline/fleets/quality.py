@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets import open_fleet
 from tsfm_pipeline.fleets.kinds import AnyFleet, SqlFleet, TableFleet
+from tsfm_pipeline.fleets.names import usual_name
 from tsfm_pipeline.fleets.plausibility import Plausibility
 from tsfm_pipeline.fleets.row_rules import cells_breaking, row_rules, unit_rules
-from tsfm_pipeline.fleets.source import FleetDataError, FleetSource, gap_lengths
+from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, FleetSource, gap_lengths
 from tsfm_pipeline.fleets.sql import stored_files
 from tsfm_pipeline.fleets.table_files import open_files
-from tsfm_pipeline.fleets.table_rows import TableFiles
+from tsfm_pipeline.fleets.table_rows import TableFiles, collect
 
 Severity = Literal["unusable", "implausible", "excludes", "note"]
 EVERYONE = "(all)"
 MISSING_WORTH_A_NOTE = 0.05
+UNIT_COLUMNS = ("unit", "units", "uom")
 _TENANTS_AT_ONCE = 32
 
 
@@ -73,10 +76,13 @@ def check_fleet(
     reasons: list[str] = []
     source = None
     try:
+        files = None
         if isinstance(spec, TableFleet):
-            findings += _broken_rows(open_files(spec, fleets_dir))
+            files = open_files(spec, fleets_dir)
         elif isinstance(spec, SqlFleet) and raw_dir is not None:
-            findings += _broken_rows(stored_files(spec, raw_dir))
+            files = stored_files(spec, raw_dir)
+        if files is not None:
+            findings += [*_broken_rows(files), *_mixed_units(files)]
         source = open_fleet(spec, fleets_dir=fleets_dir, raw_dir=raw_dir)
     except FleetDataError as error:
         reasons.append(str(error))
@@ -103,6 +109,25 @@ def _broken_rows(files: TableFiles) -> Iterator[Finding]:
         for tenant, n_rows in files.tenants_breaking(rule).items():
             problem = f"{n_rows} {rule.what} in {rule.column}"
             yield Finding("unusable", tenant or "(no tenant)", problem, remedy)
+
+
+def _mixed_units(files: TableFiles) -> Iterator[Finding]:
+    """Yield the metrics of a long table for which a column of units says more than one."""
+    columns = [left.column for left in files.left_out if usual_name(left.column) in UNIT_COLUMNS]
+    if files.spec.layout != "long" or not columns:
+        return
+    unit = pl.col(f"label:{columns[0]}").str.strip_chars()
+    units = unit.filter(unit.str.len_chars() > 0).unique().sort().alias("units")
+    rows = files.rows(labels=columns[:1]).drop_nulls("metric").group_by("metric").agg(units)
+    for number, found in collect(files.spec, rows.sort("metric")).iter_rows():
+        if len(found) > 1:
+            yield Finding(
+                "implausible",
+                EVERYONE,
+                f"{files.metrics[number]} is in several units by the column {columns[0]!r}: "
+                f"{', '.join(found[:SHOWN])}; its values are read as if they were in one",
+                "convert its values to one unit",
+            )
 
 
 def _of_source(source: FleetSource) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.fleets import FleetDataError, FleetSource, open_fleet
+from tsfm_pipeline.fleets.quality import check_fleet
 from tsfm_pipeline_tests.fleets.tables import (
     HOUR,
     N_HOURS,
@@ -222,3 +223,17 @@ def test_fields_that_came_later_leave_older_fleets_their_fingerprint(tmp_path):
         opened(tmp_path, long, **LONG).fingerprint()
         != opened(tmp_path, long, **LONG, metrics=["cpu"]).fingerprint()
     )
+
+
+def test_a_metric_whose_column_of_units_says_several_looks_wrong(tmp_path):
+    in_bytes = long_form(table()).with_columns(pl.lit("Bytes").alias("Unit"))
+    kilo = pl.col("metric").eq("mem") & pl.col("unique_id").eq("b")
+    mixed = in_bytes.with_columns(
+        pl.when(kilo).then(pl.lit("Kilobytes")).otherwise("Unit").alias("Unit")
+    )
+    for frame, expected in ((in_bytes, []), (mixed, ["mem is in several units by the column"])):
+        frame.write_parquet(tmp_path / "t.parquet")
+        found = check_fleet(spec(**LONG), fleets_dir=tmp_path).findings
+        said = [one.problem for one in found if "units" in one.problem]
+        assert [problem.split(" 'Unit'")[0] for problem in said] == expected
+    assert "Bytes, Kilobytes" in said[0]
