@@ -64,7 +64,7 @@ class EvaluationSettings(BaseModel):
         ge=100,
         description="of the headroom's null; never more than permutations",
     )
-    control_permutations: int = Field(1_000, ge=100, description="of the label-swap control")
+    control_permutations: int = Field(4_000, ge=100, description="of the label-swap control")
     cold_start_minutes: tuple[int, ...] = (30, 60, 120, 240, 480)
     latency_requests: int = Field(
         500,
