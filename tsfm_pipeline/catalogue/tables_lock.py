@@ -41,6 +41,7 @@ LEFT_OUT: Mapping[str, str] = {
     "FleetLake": "the lake says how tables are stored, and has a schema version of its own",
     "found": "forecasters of other packages enter a table by its parameters",
     "find_checkpoint": "where a checkpoint lies; its digest is a parameter",
+    "read_marked_steps": "the reader of a fleet's source enters a table by that of the telemetry",
 }
 """Definitions that no digest follows, with the reason."""
 

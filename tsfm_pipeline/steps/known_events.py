@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import lru_cache
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.catalogue.arrays import Requests
@@ -56,16 +57,19 @@ def known_events(fleet: Fleet) -> KnownEvents:
     of_all = EventSteps.of(fleet.spec.events, grid.start, timedelta(minutes=grid.step_minutes))
     if event_column_of(fleet.spec) is None:
         return KnownEvents(of_all, {})
+    marked = read_marked_steps(fleet).group_by("tenant_number")
+    return KnownEvents(
+        of_all,
+        {int(number): EventSteps.of_marked(rows["step"].to_numpy()) for (number,), rows in marked},
+    )
+
+
+def read_marked_steps(fleet: Fleet) -> pl.DataFrame:
+    """Return what the fleet's source says of its event column (`FleetSource.marked_steps`)."""
     source = open_fleet(
         fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir, raw_dir=fleet.raw_dir
     )
-    return KnownEvents(
-        of_all,
-        {
-            int(number): EventSteps.of_marked(rows["step"].to_numpy())
-            for (number,), rows in source.marked_steps().group_by("tenant_number")
-        },
-    )
+    return source.marked_steps()
 
 
 def comparable_origins(fleet: Fleet, requests: Requests) -> NDArray[np.bool_]:
