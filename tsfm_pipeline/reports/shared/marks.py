@@ -21,7 +21,7 @@ from tsfm_pipeline.reports.shared.style import (
     new_figure,
     tier_styles,
 )
-from tsfm_pipeline.reports.shared.wording import ratio_texts, tier_label
+from tsfm_pipeline.reports.shared.wording import tier_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def ratio_point(
             [edge], [y], marker=">" if above else "<", color=color, markersize=5, clip_on=False
         )
         axes.annotate(
-            ratio_texts(ratio)[0][:-1],
+            f"{ratio:.2f}",
             (edge, y),
             (-6 if above else 6, 0),
             ha="right" if above else "left",
