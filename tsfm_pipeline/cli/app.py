@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from tsfm_pipeline.cli import table_options
 from tsfm_pipeline.cli.benchmark import benchmark
 from tsfm_pipeline.cli.fleet import fleets
 from tsfm_pipeline.cli.gc import gc
@@ -19,18 +20,6 @@ from tsfm_pipeline.cli.rollout import rollout
 from tsfm_pipeline.cli.saved_datasets import fetch
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say
 from tsfm_pipeline.cli.serve import serve
-from tsfm_pipeline.cli.table_options import (
-    Aggregate,
-    Decimal,
-    Missing,
-    OneTenant,
-    Step,
-    TableLayout,
-    Tenant,
-    TenantPerFile,
-    Timestamp,
-    Units,
-)
 from tsfm_pipeline.cli.tollama_runner import tollama_runner
 
 app = typer.Typer(
@@ -217,16 +206,16 @@ def forecast(
             "steps)",
         ),
     ] = None,
-    tenant: Tenant = None,
-    tenant_per_file: TenantPerFile = False,
-    one_tenant: OneTenant = None,
-    timestamp: Timestamp = None,
-    layout: TableLayout = None,
-    step: Step = None,
-    aggregate: Aggregate = None,
-    missing: Missing = None,
-    decimal: Decimal = None,
-    units: Units = None,
+    tenant: table_options.Tenant = None,
+    tenant_per_file: table_options.TenantPerFile = False,
+    one_tenant: table_options.OneTenant = None,
+    timestamp: table_options.Timestamp = None,
+    layout: table_options.TableLayout = None,
+    step: table_options.Step = None,
+    aggregate: table_options.Aggregate = None,
+    missing: table_options.Missing = None,
+    decimal: table_options.Decimal = None,
+    units: table_options.Units = None,
 ) -> None:
     """Forecast the steps after the last value of every tenant in a table: decisions and quantiles
     for each tier. The options from --tenant on say how the table is read, where that is not

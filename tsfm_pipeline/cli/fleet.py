@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tsfm_pipeline.cli import table_options
 from tsfm_pipeline.cli.fetching import fetch_if_needed
 from tsfm_pipeline.cli.fleet_summary import (
     facts_rows,
@@ -21,18 +22,6 @@ from tsfm_pipeline.cli.fleet_summary import (
     summarise,
 )
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say, show
-from tsfm_pipeline.cli.table_options import (
-    Aggregate,
-    Decimal,
-    Missing,
-    OneTenant,
-    Step,
-    TableLayout,
-    Tenant,
-    TenantPerFile,
-    Timestamp,
-    Units,
-)
 
 if TYPE_CHECKING:
     from tsfm_pipeline.fleets.inference import TableFacts
@@ -100,22 +89,22 @@ def init(
     name: Annotated[
         str | None, typer.Option(help="the fleet's name (default: after the file)")
     ] = None,
-    tenant: Tenant = None,
-    tenant_per_file: TenantPerFile = False,
-    one_tenant: OneTenant = None,
-    timestamp: Timestamp = None,
-    layout: TableLayout = None,
-    step: Step = None,
+    tenant: table_options.Tenant = None,
+    tenant_per_file: table_options.TenantPerFile = False,
+    one_tenant: table_options.OneTenant = None,
+    timestamp: table_options.Timestamp = None,
+    layout: table_options.TableLayout = None,
+    step: table_options.Step = None,
     horizon: Annotated[
         int | None,
         typer.Option(
             min=1, max=1024, help="steps of one forecast (default: one hour, at least 12)"
         ),
     ] = None,
-    aggregate: Aggregate = None,
-    missing: Missing = None,
-    decimal: Decimal = None,
-    units: Units = None,
+    aggregate: table_options.Aggregate = None,
+    missing: table_options.Missing = None,
+    decimal: table_options.Decimal = None,
+    units: table_options.Units = None,
     force: Annotated[
         bool, typer.Option("--force", help="overwrite the fleet's file if it exists")
     ] = False,

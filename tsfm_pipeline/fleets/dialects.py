@@ -202,8 +202,10 @@ def long_rows_named(paths: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except FleetDataError as error:
+        if TOO_MANY_VALUES not in str(error):
+            raise
         found = next(filter(None, map(_long_row, paths)), None)
-        if TOO_MANY_VALUES not in str(error) or found is None:
+        if found is None:
             raise
         path, number, values, n_columns = found
         where = f" of {path.name}" if len(paths) > 1 else ""

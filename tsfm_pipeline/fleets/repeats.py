@@ -84,13 +84,13 @@ def repeat_notes(
     if not n_dropped:
         return ()
     n_other = sum(contradictions.values())
-    rows = "1 row" if n_dropped == 1 else f"{n_dropped} rows"
-    one = n_dropped == 1
+    rows, are, count, repeat = (
+        ("1 row", "is", "counts", "repeats")
+        if n_dropped == 1
+        else (f"{n_dropped} rows", "are", "count", "repeat")
+    )
     if spec.aggregate not in (None, "last"):
-        are = "is" if one else "are"
-        counts = "counts" if one else "count"
-        return (f"{rows} {are} identical in every column to another one and {counts} once",)
-    repeat = "repeats" if one else "repeat"
+        return (f"{rows} {are} identical in every column to another one and {count} once",)
     if spec.align == "up" and not n_other:
         return (f"{rows} {repeat} a tenant's step, of which the last counts",)
     other = (

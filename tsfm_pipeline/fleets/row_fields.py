@@ -189,10 +189,7 @@ class RowFields(TableReading):
     @property
     def columns(self) -> tuple[str, ...]:
         """Return every column that a field names."""
-        labels = (
-            *(self.tier_column, self.archetype_column, self.metric_column),
-            self.event_column,
-        )
+        labels = (self.tier_column, self.archetype_column, self.metric_column, self.event_column)
         values = (self.value_column,) if self.layout == "long" else self.metrics or ()
         given = (label for label in labels if label is not None)
         named = (*self.time_columns, *self.tenant_columns, *given, *values)

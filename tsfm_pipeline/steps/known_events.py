@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.events import EventSteps
-from tsfm_pipeline.fleets import open_fleet
 from tsfm_pipeline.fleets.row_fields import event_column_of
 
 Floats = NDArray[np.floating]
@@ -66,10 +65,7 @@ def known_events(fleet: Fleet) -> KnownEvents:
 
 def read_marked_steps(fleet: Fleet) -> pl.DataFrame:
     """Return what the fleet's source says of its event column (`FleetSource.marked_steps`)."""
-    source = open_fleet(
-        fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir, raw_dir=fleet.raw_dir
-    )
-    return source.marked_steps()
+    return fleet.source.marked_steps()
 
 
 def comparable_origins(fleet: Fleet, requests: Requests) -> NDArray[np.bool_]:
