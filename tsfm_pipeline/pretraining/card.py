@@ -81,7 +81,15 @@ days of the month, holidays and growth; bursts in clusters, rectangular bursts, 
 single ones, outages, regular pauses. Half of the windows mask them, half fill them with the last value before; no loss is taken on a missing point.
 Windows have 192 to 4,224 points (2 to 128 patches and the 128 points after them) at 1 to 60 steps per point."""
 )
-_CORPORA = {"1": _CORPUS_2, "2": _CORPUS_2, "3": _CORPUS_3}
+_CORPUS_4 = (
+    _CORPUS_3
+    + """
+
+Corpus 4 adds, in the last run: windows that change from one series to another at a random point of the context, with another level, a spread of a tenth to
+ten times as much, and other dynamics, as a machine has after a restart, a move or a new job. Four in ten windows of 128 patches have such a change, and shorter ones
+proportionately fewer. Windows of 64 and 128 patches are 57 % of the updates, where corpus 3 has 50 %."""
+)
+_CORPORA = {"1": _CORPUS_2, "2": _CORPUS_2, "3": _CORPUS_3, "4": _CORPUS_4}
 
 
 def write_card(folder: Path, measured: dict[str, Any] | None) -> Path:

@@ -1,4 +1,5 @@
-"""Compose corpus 3: corpus 2 with more time scales, heavier tails and missing points.
+"""Compose corpus 3: corpus 2 with more time scales, heavier tails and missing points. Corpus 4 has
+the same series, but some of its windows change from one to another (`spliced`).
 
 What belongs here: the recipe, which points are missing, and windows that show a missing point as
 masked or as filled. What does not: what corpus 2 has too (`corpus`), and the processes
@@ -32,6 +33,11 @@ from tsfm_pipeline.pretraining.draw import Draw, clock, event_mask, held
 
 AGGREGATIONS = (1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 24, 24, 48, 60)
 MASKED_SHARE = 0.5
+SPLICED_SHARE = 0.4
+"""Share of the windows of `LONGEST_CONTEXT` points in which another series comes first; shorter
+windows have proportionately fewer, because such a change comes at any time.
+"""
+LONGEST_CONTEXT = 4096
 CORPUS_3 = Recipe(
     PROCESSES_3,
     {
@@ -81,13 +87,16 @@ def missing_points(draw: Draw, n: int, length: int) -> Tensor:
     )
 
 
-def sample_windows(pool: Tensor, seed: int, step: int, n: int, patches: int) -> Windows:
+def sample_windows(
+    pool: Tensor, seed: int, step: int, n: int, patches: int, splices: bool = False
+) -> Windows:
     """Cut training windows out of a pool, as `corpus.sample_windows` does, with missing points.
 
     Args:
         pool: float32 [series, SERIES_LEN]; NaN = missing.
         n: windows wanted, a multiple of 4 (each quarter has its own aggregation).
         patches: context patches of each window.
+        splices: let some windows change from one series to another, as corpus 4 does (`spliced`).
 
     Returns:
         windows of unit spread. Missing points are masked, or filled with the last value before, and
@@ -103,12 +112,29 @@ def sample_windows(pool: Tensor, seed: int, step: int, n: int, patches: int) -> 
         first = _crop(draw, pool, quarter, length, factor)
         second = _crop(draw, pool, quarter, length, factor)
         blended = first + draw.uniform(quarter, 0.1, 1.0) * second
-        quarters.append(torch.where(draw.chance(quarter, 0.12), blended, first))
+        window = torch.where(draw.chance(quarter, 0.12), blended, first)
+        if splices:
+            changes = draw.chance(quarter, SPLICED_SHARE * patches * PATCH / LONGEST_CONTEXT)
+            window = torch.where(changes, spliced(draw, window, second), window)
+        quarters.append(window)
     x = torch.cat(quarters)
     x = torch.where(draw.chance(n, 0.25), -x, x)
     x = torch.where(draw.chance(n, 0.05), x.flip(-1), x)
     leading = draw.chance(n, 0.2) * draw.integers(n, 0, PATCH)
     return windows_of(x, draw.chance(n, MASKED_SHARE), leading)
+
+
+def spliced(draw: Draw, x: Tensor, earlier: Tensor) -> Tensor:
+    """Return series that follow another one up to a random point of the context, as a machine does
+    that was restarted, moved or given another job: level, spread and dynamics change at once.
+
+    x, earlier: float32 [n, length], both of unit spread; NaN = missing.
+    """
+    n, length = x.shape
+    change = draw.uniform(n, 0.0, length - TARGET_LEN)
+    before = torch.arange(length, device=x.device)[None] < change
+    other = 2.0 * draw.normal(n) + draw.log_uniform(n, 0.1, 10.0) * earlier
+    return torch.where(before, other, x)
 
 
 def windows_of(x: Tensor, masks: Tensor, leading: Tensor) -> Windows:

@@ -103,15 +103,16 @@ def held_out_windows(device: torch.device, n: int, length: int) -> dict[str, Ten
 
 
 def validation_sets(corpus: str, device: torch.device) -> dict[str, Windows]:
-    """Return the validation windows by name: the held-out families, and for corpus 3 also some of
-    its processes, short histories, and the same windows with gaps masked and with gaps filled.
+    """Return the validation windows by name: the held-out families, and for corpora 3 and 4 also
+    some of their processes, short histories, series that change from one to another, and the same
+    windows with gaps masked and with gaps filled.
     """
     length = 32 * PATCH + TARGET_LEN
     sets = {
         name: Windows(values, torch.zeros_like(values[:, :-TARGET_LEN], dtype=torch.bool))
         for name, values in held_out_windows(device, 48, length).items()
     }
-    if corpus != "3":
+    if corpus == "2":
         return sets
     for group, names in VALIDATION_GROUPS.items():
         draw = Draw(HELD_OUT_SEED, HELD_OUT_STREAM + 2 + len(sets), torch.device("cpu"))
@@ -119,7 +120,10 @@ def validation_sets(corpus: str, device: torch.device) -> dict[str, Windows]:
         series = torch.cat([PROCESSES_3[name](draw, n, length) for name in names])
         sets[group] = _plain(series)
     pool = corpus3.generate_block(HELD_OUT_SEED, 0, 256, torch.device("cpu"), length)
-    sets["short"] = _plain(pool[pool.isfinite().all(-1)][:, : 4 * PATCH + TARGET_LEN])
+    whole = pool[pool.isfinite().all(-1)]
+    sets["short"] = _plain(whole[:, : 4 * PATCH + TARGET_LEN])
+    draw = Draw(HELD_OUT_SEED, HELD_OUT_STREAM + 2 + len(sets), torch.device("cpu"))
+    sets["spliced"] = _plain(corpus3.spliced(draw, whole[0::2][:60], whole[1::2][:60]))
     gappy = pool[pool.isnan().any(-1)]
     none, every = torch.zeros(len(gappy), 1), torch.ones(len(gappy), 1)
     sets["gaps_masked"] = corpus3.windows_of(gappy, every.bool(), none.long())

@@ -14,6 +14,7 @@ from tsfm_pipeline.pretraining.objective import SEGMENT_PATCHES
 LENGTHS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
     "2": ((16, 32, 64, 128), (0.15, 0.25, 0.35, 0.25)),
     "3": ((2, 4, 8, 16, 32, 64, 128), (0.04, 0.06, 0.08, 0.12, 0.20, 0.27, 0.23)),
+    "4": ((2, 4, 8, 16, 32, 64, 128), (0.03, 0.05, 0.07, 0.10, 0.18, 0.28, 0.29)),
 }
 """Context patches of a step's windows and the share of steps with each, by corpus version.
 

@@ -124,15 +124,16 @@ class CorpusTask:
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
         self.options, self.device = options, device
-        generate = (corpus3 if options.corpus == "3" else corpus).generate_block
+        generate = (corpus if options.corpus == "2" else corpus3).generate_block
         self.pool = Pool(options.seed, device, options.pool, generate)
         self.validation_sets: dict[str, Windows] = {}
 
     def batch(self, step: int, n: int, n_patches: int) -> Windows:
         """As `Task`; n is a multiple of 4."""
         seed, pool = self.options.seed, self.pool.at(step)
-        if self.options.corpus == "3":
-            windows = corpus3.sample_windows(pool, seed, step, n, n_patches)
+        if self.options.corpus != "2":
+            splices = self.options.corpus == "4"
+            windows = corpus3.sample_windows(pool, seed, step, n, n_patches, splices)
         else:
             values, leading = corpus.sample_windows(pool, seed, step, n, n_patches)
             steps = torch.arange(n_patches * PATCH, device=self.device)[None]

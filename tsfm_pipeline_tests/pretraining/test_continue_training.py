@@ -241,7 +241,7 @@ def test_options_of_corpus_and_cool_down_must_make_sense():
     with pytest.raises(ValueError, match="exactly one"):
         TrainOptions(steps=1, open_ended=True)
     with pytest.raises(ValueError, match="allowed: 2, 3"):
-        TrainOptions(steps=1, corpus="4")
+        TrainOptions(steps=1, corpus="5")
     with pytest.raises(ValueError, match="1 or more"):
         OPEN.cooled_down(10, 0)
 

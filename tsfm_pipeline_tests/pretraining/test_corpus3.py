@@ -11,6 +11,7 @@ from tsfm_pipeline.pretraining.corpus3 import (
     CORPUS_3,
     generate_block,
     sample_windows,
+    spliced,
     standardised_observed,
     windows_of,
 )
@@ -147,6 +148,36 @@ def test_windows_are_reproducible_and_some_mask_where_others_fill():
         assert (lost & masked[:, PATCH:]).any()
         assert (lost & ~masked[:, PATCH:]).any()
         assert not (masked[:, PATCH:] & ~lost).any()
+
+
+def test_a_spliced_series_follows_the_other_one_until_it_changes():
+    x, earlier = (
+        torch.zeros(400, 640),
+        torch.randn(400, 640, generator=torch.Generator().manual_seed(3)),
+    )
+    joined = spliced(Draw(5, 2, CPU), x, earlier)
+    last = (joined != 0).int().cumsum(-1).argmax(-1)
+    assert (joined[:, -TARGET_LEN:] == 0).all()
+    assert last.min() < 50
+    assert last.max() > 460
+    for row, other, until in zip(joined, earlier, last.tolist(), strict=True):
+        if until > 50:
+            scale = row[:until].std() / other[:until].std()
+            assert 0.09 < scale < 11
+            assert torch.corrcoef(torch.stack([row[:until], other[:until]]))[0, 1] > 0.999
+
+
+def test_long_windows_of_corpus_4_are_spliced_more_often():
+    walks = torch.arange(4096.0).expand(64, -1)  # every window is the same ramp, unless spliced
+    shares = []
+    for patches in (2, 64):
+        plain, changed = (
+            sample_windows(walks, 7, 11, 400, patches, splices).values for splices in (False, True)
+        )
+        bends = plain.diff(n=2).abs().amax(-1), changed.diff(n=2).abs().amax(-1)
+        shares.append((bends[1] > bends[0].max() + 0.01).float().mean().item())
+    assert shares[0] < 0.03
+    assert 0.14 < shares[1] < 0.26
 
 
 def test_an_aggregated_point_is_the_mean_of_what_is_not_missing(monkeypatch: pytest.MonkeyPatch):
