@@ -75,7 +75,7 @@ _CORPUS_3 = (
     _CORPUS_2
     + """
 
-Corpus 3 adds, in the last run: rows of hours to five minutes whose working days and free days have profiles of their own; rows of days with a week, a year,
+Corpus 3 adds: rows of hours to five minutes whose working days and free days have profiles of their own; rows of days with a week, a year,
 days of the month, holidays and growth; bursts in clusters, rectangular bursts, spikes that follow a season, and jumps, all with Pareto tails of exponent
 1.2 to 6; overdispersed and batched counts; rest that scheduled work interrupts; capacity that fills up and is extended. Four series in ten have missing points:
 single ones, outages, regular pauses. Half of the windows mask them, half fill them with the last value before; no loss is taken on a missing point.
@@ -85,7 +85,7 @@ _CORPUS_4 = (
     _CORPUS_3
     + """
 
-Corpus 4 adds, in the last run: windows that change from one series to another at a random point of the context, with another level, a spread of a tenth to
+Corpus 4 adds: windows that change from one series to another at a random point of the context, with another level, a spread of a tenth to
 ten times as much, and other dynamics, as a machine has after a restart, a move or a new job. Four in ten windows of 128 patches have such a change, and shorter ones
 proportionately fewer. Windows of 64 and 128 patches are 57 % of the updates, where corpus 3 has 50 %."""
 )

@@ -36,8 +36,8 @@ from tsfm_pipeline.pretraining.trainer import Trainer, one_thread_each
 LOG_FILE, PAUSE_FILE, LOCK_FILE = "log.jsonl", "PAUSE", ".lock"
 PAUSED_CHECK_S = 5.0
 NEW_RUN: dict[str, Any] = {
-    "seed": 2,
-    "corpus": "3",
+    "seed": 4,
+    "corpus": "4",
     "learning_rate": 1e-3,
     "batch_patches": TrainOptions.batch_patches,
     "micro_batches": TrainOptions.micro_batches,
@@ -194,8 +194,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--from-scratch", action="store_true", help="start a new run from random weights"
     )
-    parser.add_argument("--seed", type=int, help="seed of a new run (2 by default)")
-    parser.add_argument("--corpus", help="corpus of a new run (3 by default)")
+    parser.add_argument("--seed", type=int, help="seed of a new run (4 by default)")
+    parser.add_argument("--corpus", help="corpus of a new run (4 by default)")
     parser.add_argument("--learning-rate", type=float, help="rate of a new run (0.001 by default)")
     parser.add_argument(
         "--batch-patches", type=int, help="patches per update of a new run (2048 by default)"
