@@ -8,7 +8,7 @@ follows the training time, so the weights depend on the machine.
 
 On a rented GPU, seven minutes and a file of 15 MiB to bring home:
 
-    python -m tsfm_pipeline.pretraining.train --minutes 7 --corpus 3 --seed 3 \\
+    python -m tsfm_pipeline.pretraining.train --minutes 7 --corpus 4 --seed 4 \\
         --start data/checkpoints/bundled --batch-patches 65536 --micro-batches 1 \\
         --block-series 512 --learning-rate 0.003 --decay-from 0.2 --compile \\
         --folder RUN --averages averages.pt
