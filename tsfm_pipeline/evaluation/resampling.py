@@ -163,7 +163,8 @@ class WildBootstrap:
     def interval(self) -> tuple[float, float]:
         """Return the ratios nearest to a / b on both sides that the test rejects; NaN where it
         rejects none on one side, as may be with a few tenants of which one decides the sum. A ratio
-        of sums that cannot be negative, or above one, stays within that.
+        of sums that cannot be negative, or above one, stays within that, and ends there where the
+        test rejects nothing before it.
         """
         ratio = float(self.above.sum() / self.below.sum())
         sums = TwoWaySums.of(self.above - ratio * self.below)
@@ -176,12 +177,12 @@ class WildBootstrap:
             low, high = ratio - float(limit) * error, ratio + float(limit) * error
         else:
             low, high = (self._limit(ratio, step * error) for step in (-1.0, 1.0))
+        if (self.above >= 0).all():
+            low = float(np.fmax(low, 0.0))
+        if (self.above <= self.below).all():
+            high = float(np.fmin(high, 1.0))
         if np.isnan(low + high):
             return float("nan"), float("nan")
-        if (self.above >= 0).all():
-            low = max(low, 0.0)
-        if (self.above <= self.below).all():
-            high = min(high, 1.0)
         return low, high
 
     def _limit(self, ratio: float, step: float) -> float:

@@ -84,9 +84,7 @@ def test_the_worked_example_gives_the_figures_of_the_page(
     assert [row[0] for row in cells(printed)] == [row[0] for row in cells(stated)]
     np.testing.assert_allclose(*numbers, rtol=TOLERANCE, atol=TOLERANCE)
     costs, own = found.costs
-    assert costs.min() < own < np.median(costs), (
-        "the page says that one single configuration did better, and that most did not"
-    )
+    assert own < costs.min(), "the page says that the average did better than each of them alone"
     drawn = {
         "worked_evidence": worked_example.evidence_figure(found),
         "worked_forecast": worked_example.forecast_figure(found),

@@ -130,3 +130,12 @@ def test_a_ratio_of_losses_is_never_negative_and_a_share_never_above_one() -> No
     rare[0, 0] = 1.0
     [bootstrap] = wild_bootstraps([(rare, np.ones((8, 7)))], 500, 0)
     assert bootstrap.interval()[0] == 0.0
+
+
+def test_a_share_that_no_value_is_rejected_of_may_be_any() -> None:
+    requests = np.zeros((8, 4))
+    requests[0] = 4.0
+    [bootstrap] = wild_bootstraps([(requests * [0.5, 0.75, 0.25, 0.5], requests)], 200, 0)
+    assert bootstrap.p_value(0.0) > 0.05
+    assert bootstrap.p_value(1.0) > 0.05
+    assert bootstrap.interval() == (0.0, 1.0)

@@ -121,7 +121,7 @@ TABLES = (
         "headline_scores",
         FLEET,
         "scores",
-        3,
+        4,
         question="How does every method compare with the best fixed configuration, with which "
         "confidence, and for whom?",
         row="tier, scope, value of the scope and method",

@@ -317,7 +317,7 @@ TABLES: dict[str, Table] = registry(
             EVALUATED,
             RECIPE,
             REPORTS,
-            5,
+            6,
             question="How good is each method on test windows, against its draft and its rivals?",
             row="data set, kind of windows and method",
             inputs=(ANSWERS,),
