@@ -2,9 +2,10 @@
 
 `python benchmarks/daily_rows.py [CHECKPOINT ...]` prints one JSON object: for each checkpoint (a
 name or a folder; `bundled` by default) the MASE of the median and of the last value over 30 days,
-at context 512, in the last window of each of 16 series and in the last six. Errors are scaled by
-the mean absolute change before the window. TSFM_BENCHMARKS_DIR names the folder of ETTh1.csv and
-ETTh2.csv; the indices come with the package `arch`.
+at context 512, in the last window of each of 16 series, in the last six, and in each of the six
+from old to new. Errors are scaled by the mean absolute change before the window.
+TSFM_BENCHMARKS_DIR names the folder of ETTh1.csv and ETTh2.csv; the indices come with the package
+`arch`.
 
 What belongs here: this measurement. What does not: the yardsticks of a release
 (`tsfm_pipeline.pretraining.yardsticks`).
@@ -15,6 +16,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import arch.data.nasdaq
 import arch.data.sp500
@@ -53,9 +55,9 @@ def daily(folder: Path) -> NDArray[np.float32]:
     return np.concatenate([rows, closes]).astype(np.float32)
 
 
-def mase(values: NDArray[np.float32], checkpoint: str) -> dict[str, dict[str, float]]:
-    """Return the MASE of a checkpoint and of the last value in the last window and in the last
-    `WINDOWS` of series [S, T].
+def mase(values: NDArray[np.float32], checkpoint: str) -> dict[str, dict[str, Any]]:
+    """Return the MASE of a checkpoint and of the last value in the last window of series [S, T], in
+    the last `WINDOWS`, and in each of them.
     """
     origins = values.shape[1] - 1 - DAYS * np.arange(WINDOWS, 0, -1)
     grid = load_forecaster(checkpoint).forecast_grid(
@@ -71,10 +73,11 @@ def mase(values: NDArray[np.float32], checkpoint: str) -> dict[str, dict[str, fl
         name: np.abs(actual - forecast).mean(axis=-1) / scale  # [S, O]
         for name, forecast in (("median", grid[:, :, 0, :, MEDIAN]), ("last_value", last))
     }
+    windows = {name: e.mean(axis=0, dtype=np.float64) for name, e in errors.items()}
     return {
-        f"last_{n}_windows": {name: round(float(e[:, -n:].mean()), 4) for name, e in errors.items()}
+        f"last_{n}_windows": {name: round(float(w[-n:].mean()), 4) for name, w in windows.items()}
         for n in (1, WINDOWS)
-    }
+    } | {"each_window": {name: w.round(4).tolist() for name, w in windows.items()}}
 
 
 def main() -> None:
