@@ -13,6 +13,7 @@ import pytest
 
 from tsfm_pipeline.forecaster import Panel, load_forecaster
 from tsfm_pipeline.forecaster.registry import REGISTRY, CheckpointError
+from tsfm_pipeline.pretraining.bars import BARS
 from tsfm_pipeline.pretraining.card import write_card
 from tsfm_pipeline.pretraining.export import export_release
 from tsfm_pipeline.pretraining.release import main, release
@@ -87,6 +88,14 @@ def test_the_card_holds_what_was_measured(released: Path, in_data_folder: Path):
     assert "--steps 20 --seed 5" in card
     assert str(Path.home()) not in card
     assert str(released.parent) not in card
+
+
+def test_the_bundled_card_holds_the_bars_of_now():
+    card = (PROJECT_ROOT / "data" / "checkpoints" / "bundled" / "MODEL_CARD.md").read_text()
+    rows = [line.split(" | ") for line in card.replace("\\", "").splitlines()]
+    limits = {row[0].removeprefix("| "): row[2:4] for row in rows if len(row) == 10}
+    for bar in BARS:
+        assert limits[bar.title] == [f"{bar.must_reach:.3f}", f"{bar.aim_for:.3f}"]
 
 
 def test_the_report_has_markdown_and_figures_and_all_contexts(in_data_folder: Path):
