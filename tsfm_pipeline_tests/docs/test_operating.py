@@ -61,6 +61,9 @@ RUN_ELSEWHERE = {
     ),
     "python -m tsfm_pipeline.pretraining.continue_training --state FOLDER --cool-down 3000 "
     "--into FOLDER/cooled": "pretraining/test_continue_training.py",
+    "python benchmarks/earlier_rows.py bundled FOLDER/cooled/state.pt": (
+        "pretraining/test_release.py"
+    ),
     "python -m tsfm_pipeline.pretraining.release FOLDER/cooled/state.pt "
     "data/lake/.pretraining/candidate": "pretraining/test_release.py",
     "pip install dagster-postgres==0.29.27": "the set-up of the environment, by constraints.txt",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import numpy as np
+import polars as pl
 import pytest
 
 from tsfm_pipeline.forecaster import Panel, load_forecaster
@@ -88,6 +89,40 @@ def test_the_card_holds_what_was_measured(released: Path, in_data_folder: Path):
     assert "--steps 20 --seed 5" in card
     assert str(Path.home()) not in card
     assert str(released.parent) not in card
+
+
+def test_a_training_state_is_compared_with_a_release_on_earlier_rows(
+    finished: tuple[Trainer, Path], released: Path, small_sources: Sources, tmp_path: Path
+):
+    outside = shutil.copytree(small_sources.fleets, tmp_path / "outside")
+    for name in ("smd", "asd"):
+        table = pl.read_parquet(outside / f"{name}.parquet")
+        pl.concat(
+            table.with_columns(pl.lit(tenant).alias("tenant_id")) for tenant in "abcd"
+        ).write_parquet(outside / f"{name}.parquet")
+    done = subprocess.run(
+        [
+            sys.executable,
+            PROJECT_ROOT / "benchmarks" / "earlier_rows.py",
+            *(released, finished[1] / "state.pt"),
+        ],
+        env=os.environ
+        | {
+            "PYTHONPATH": str(PROJECT_ROOT),
+            "TSFM_BENCHMARKS_DIR": str(outside),
+            "TSFM_FLEETS_DIR": str(outside),
+        },
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (rows,) = json.loads(done.stdout)[f"percent_over_{released}"].values()
+    assert set(rows) == {"smd", "asd", "nab", "ett"}
+    assert all(
+        figure == [0, 0] for figures in rows.values() for figure in figures.values()
+    )  # the release was made of this state
 
 
 def test_the_bundled_card_holds_the_bars_of_now():
