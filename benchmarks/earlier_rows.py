@@ -3,10 +3,9 @@
 `python benchmarks/earlier_rows.py CHECKPOINT OTHER [OTHER ...]` prints one JSON object: for each
 other checkpoint (a name, a folder, or the `state.pt` of a training run) the mean over machines of
 the log of its pinball loss to that of the first, in percent, with its standard error over machines;
-less than 0 is better. The rows are
-the first 80 % of smd's and asd's tuning tenants and of nab, and the first year of ETT; forecasts
-start in the last fifth of them. TSFM_BENCHMARKS_DIR and TSFM_FLEETS_DIR name the folders of the
-data.
+less than 0 is better. The rows are the first 80 % of smd's and asd's tuning tenants and of nab, and
+the first year of ETT; forecasts start in the last fifth of them. TSFM_BENCHMARKS_DIR and
+TSFM_FLEETS_DIR name the folders of the data.
 
 What belongs here: this comparison. What does not: the yardsticks of a release
 (`tsfm_pipeline.pretraining.yardsticks`), which are computed after the choice.
